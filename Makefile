@@ -1,0 +1,47 @@
+# The only commands to learn. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install serve test check format campaign bench clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; install it or pass PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11; pass PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing pinned packages (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r requirements.lock
+	@touch $(STAMP)
+
+install: $(STAMP) ## Create .venv with every pinned package
+
+serve: $(STAMP) ## Run the whole system on this machine; Ctrl-C stops it
+	@exec $(BIN)/python -m deployments.local $(ARGS)
+
+check: $(STAMP) ## Format, lint, strict types, import contracts (fast)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+format: $(STAMP) ## Rewrite the files as `make check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: check ## `make check`, then every test on real parts
+	$(BIN)/python -m pytest $(ARGS)
+
+campaign: $(STAMP) ## Run the demo campaign, on the running cluster or on its own
+	@$(BIN)/python -m batch.cli $(ARGS)
+
+bench: $(STAMP) ## Compare and measure; prints the tables of bench/README.md
+	@$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove the durable state of this machine (database, knowledge, reports)
+	rm -rf .rapport

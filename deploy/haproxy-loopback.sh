@@ -1,0 +1,13 @@
+#!/bin/sh
+# Ray Serve's HAProxy template opens its statistics and metrics ports on all interfaces, without a password.
+# Ray starts the binary named by RAY_SERVE_HAPROXY_BINARY_PATH; named there, this script binds both to loopback
+# in the configuration it is given and becomes the real HAProxy.
+set -eu
+previous=""
+for argument in "$@"; do
+    if [ "$previous" = "-f" ]; then
+        sed -i -e 's/^\( *bind\) \*:/\1 127.0.0.1:/' -e 's/^\( *bind\) :/\1 127.0.0.1:/' "$argument"
+    fi
+    previous="$argument"
+done
+exec "$LOOPBACK_HAPROXY_BINARY" "$@"

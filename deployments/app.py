@@ -1,0 +1,90 @@
+"""The whole graph on one screen: the only place where deployments are bound to each other.
+
+Two applications make up one system. `rapport` (route `/`) holds the conversation graph behind the API ingress.
+`context` (route `/api/v1/customers`) is the enrichment orchestrator, which answers HTTP context reads itself: the
+replica that receives a read owns its L1 cache, so a hit needs no hop (docs/adr/0002). Both put the same middleware
+stack in front of their routes.
+
+This module has no future annotations: Ray reads the builders' annotations at run time.
+"""
+
+import ipaddress
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.serve import Application
+
+from deployments.classification import ClassifierDeployment
+from deployments.conversation import ConversationDeployment
+from deployments.embedding import EmbedderDeployment
+from deployments.enrichment import EnrichmentDeployment
+from deployments.ingress.deployment import IngressDeployment
+from deployments.knowledge import KnowledgeDeployment
+from deployments.llm import LanguageModelDeployment
+from deployments.safety import SafetyDeployment
+from models.errors import ConfigurationError
+from models.settings import Settings, load_settings
+
+#: Defaults of every deployment; `serve_config.yaml` tunes each by name.
+DEFAULTS: dict[str, Any] = {
+    "max_ongoing_requests": 200,
+    "ray_actor_options": {"num_cpus": 0.1},
+    "graceful_shutdown_timeout_s": 20,
+    "max_surge_percent": 100,
+}
+
+
+class AppArgs(BaseModel):
+    """Arguments of `serve_config.yaml`: any part of the settings tree except secrets, which come from the environment."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def build_app(args: AppArgs) -> Application:
+    """The conversation graph behind the API ingress. Raises `ConfigurationError` naming what is wrong."""
+    settings = settings_of(args)
+
+    embedder = bind("embedder", EmbedderDeployment, settings)
+    safety = bind("safety", SafetyDeployment, settings, embedder)
+    classifier = bind("classifier", ClassifierDeployment, settings, embedder)
+    knowledge = bind("knowledge", KnowledgeDeployment, settings, embedder)
+    language_model = bind("language_model", LanguageModelDeployment, settings, embedder)
+    conversation = bind(
+        "conversation", ConversationDeployment, settings, embedder, safety, classifier, knowledge, language_model
+    )
+    return bind(
+        "ingress",
+        serve.ingress()(IngressDeployment),
+        settings,
+        conversation,
+        {
+            "embedder": embedder,
+            "safety": safety,
+            "classifier": classifier,
+            "knowledge": knowledge,
+            "language_model": language_model,
+        },
+    )
+
+
+def build_context_app(args: AppArgs) -> Application:
+    """The enrichment orchestrator with its own HTTP entrance. Raises `ConfigurationError` naming what is wrong."""
+    return bind("enrichment", serve.ingress()(EnrichmentDeployment), settings_of(args))
+
+
+def bind(name: str, cls: type, *args: Any) -> Application:
+    """A deployment of `cls` under its public name, with this system's defaults."""
+    return serve.deployment(cls, name=name, **DEFAULTS).bind(*args)
+
+
+def settings_of(args: AppArgs) -> Settings:
+    """Settings for a graph that may be started: outside loopback and outside development, callers need keys."""
+    settings = load_settings(args.model_dump())
+    exposed = not ipaddress.ip_address(settings.ingress.host).is_loopback or settings.environment != "development"
+    if exposed and not settings.ingress.api_keys:
+        raise ConfigurationError(
+            "RAPPORT_INGRESS__API_KEYS: must be set when the API listens beyond loopback or outside development; "
+            'for example {"a-long-random-key": {"name": "support", "agent_types": ["support"]}}'
+        )
+    return settings

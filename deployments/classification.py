@@ -1,0 +1,29 @@
+"""The message classifier as a Serve deployment."""
+
+from __future__ import annotations
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.handles import EmbedderHandle
+from models.classification.engines import engines
+from models.classification.types import Classification
+from models.embedding.protocol import Vectors
+from models.resilience.deadline import Deadline
+from models.settings import Settings
+
+
+class ClassifierDeployment:
+    """Holds the configured classifier, its exemplars embedded before the replica counts as healthy."""
+
+    async def __init__(self, settings: Settings, embedder: DeploymentHandle) -> None:
+        self._embedder = EmbedderHandle(embedder, model_id=settings.embedding.model)
+        self._classifier = engines.load(settings.classification.engine)(self._embedder)
+        await self._classifier.load()
+
+    async def classify(
+        self, messages: list[str], vectors: Vectors | None = None, deadline: Deadline | None = None
+    ) -> list[Classification]:
+        return await self._classifier.classify(messages, vectors=vectors, deadline=deadline)
+
+    async def probe(self) -> None:
+        await self._embedder.check_health()

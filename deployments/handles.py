@@ -1,0 +1,263 @@
+"""One proxy per protocol over a Serve handle: the only `.remote()` of the online half, the only error unwrapping.
+
+A proxy satisfies the same protocol as the object behind it, so `models/` never learns that a hop lies in between. Each
+call carries its deadline, is truly cancelled when its caller goes away, and is tried again only where the work is
+idempotent and the replica died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from models.classification.types import Classification
+from models.embedding.protocol import Vectors
+from models.enrichment.types import EnrichedContext
+from models.errors import (
+    ContextEnrichmentError,
+    DeadlineExceeded,
+    DependencyUnavailable,
+    Internal,
+    KnowledgeUnavailable,
+    ModelUnavailable,
+    Overloaded,
+    RapportError,
+    SafetyUnavailable,
+)
+from models.knowledge.types import DocumentKind, Passage
+from models.llm.types import Capabilities, Delta, LanguageModelReply, LanguageModelRequest
+from models.resilience.deadline import Deadline
+from models.safety.types import Decision, Purpose, Verdict
+from models.sessions.types import Session, Turn
+from models.workflows.types import InboundMessage, WorkflowResult
+
+#: Bound of a call whose caller gave none, so that no call can wait for ever on a deployment without replicas.
+DEFAULT_TIMEOUT_S = 30.0
+
+_REPLICA_GONE = (ActorDiedError, ActorUnavailableError)
+
+
+class _Proxy:
+    """Calls one deployment; `unavailable` is what its absence means to the caller."""
+
+    unavailable: type[RapportError] = DependencyUnavailable
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def _call(self, method: str, *args: Any, deadline: Deadline | None, idempotent: bool = True) -> Any:
+        deadline = deadline or Deadline.after(DEFAULT_TIMEOUT_S)
+        for last in (not idempotent, True):
+            response = getattr(self._handle, method).remote(*args)
+            try:
+                async with deadline.enforce(method):
+                    return await response
+            except _REPLICA_GONE as exc:
+                if last:
+                    raise self.unavailable(f"{method}: the replica went away") from exc
+            except (asyncio.CancelledError, DeadlineExceeded):
+                # A caller that gave up leaves the call running unless it is told to stop.
+                response.cancel()
+                raise
+            except Exception as exc:
+                raise self._translate(method, exc) from exc
+        raise AssertionError("unreachable: the second try returns or raises")
+
+    def _translate(self, method: str, exc: Exception) -> Exception:
+        if isinstance(exc, RayTaskError) and isinstance(exc.cause, RapportError):
+            return exc.cause
+        if isinstance(exc, BackPressureError):
+            return Overloaded(f"{method}: queue is full").with_retry_after(1.0)
+        if isinstance(exc, RayTaskError):
+            return Internal(f"{method}: {type(exc.cause).__name__}")
+        if isinstance(exc, RayError | RayServeException | DeploymentUnavailableError):
+            return self.unavailable(f"{method}: {type(exc).__name__}")
+        return exc
+
+    async def check_health(self, *, deadline: Deadline | None = None) -> None:
+        """Return if a replica answers and its dependencies are well."""
+        await self._call("probe", deadline=deadline or Deadline.after(2.0))
+
+
+class EmbedderHandle(_Proxy):
+    """`models.embedding.protocol.Embedder`."""
+
+    unavailable = ModelUnavailable
+
+    def __init__(self, handle: DeploymentHandle, *, model_id: str) -> None:
+        super().__init__(handle)
+        self.model_id = model_id
+
+    async def embed(self, texts: Sequence[str], *, deadline: Deadline | None = None) -> Vectors:
+        vectors: Vectors = await self._call("embed", list(texts), deadline, deadline=deadline)
+        return vectors
+
+
+class ClassifierHandle(_Proxy):
+    """`models.classification.protocol.Classifier`."""
+
+    unavailable = ModelUnavailable
+
+    async def classify(
+        self, messages: Sequence[str], *, vectors: Vectors | None = None, deadline: Deadline | None = None
+    ) -> list[Classification]:
+        found: list[Classification] = await self._call(
+            "classify", list(messages), vectors, deadline, deadline=deadline
+        )
+        return found
+
+
+class SafetyHandle(_Proxy):
+    """`models.safety.protocol.SafetyGate`; an unreachable gate decides as an unavailable moderator does."""
+
+    unavailable = SafetyUnavailable
+
+    async def check(
+        self,
+        texts: Sequence[str],
+        *,
+        purpose: Purpose,
+        vectors: Vectors | None = None,
+        deadline: Deadline | None = None,
+    ) -> list[Verdict]:
+        try:
+            verdicts: list[Verdict] = await self._call(
+                "check", list(texts), purpose, vectors, deadline, deadline=deadline
+            )
+        except RapportError:
+            decision = Decision.ESCALATE if purpose is Purpose.CUSTOMER_MESSAGE else Decision.BLOCK
+            return [Verdict(decision=decision, reasons=("safety_unavailable",), available=False) for _ in texts]
+        return verdicts
+
+
+class KnowledgeHandle(_Proxy):
+    """`models.knowledge.protocol.KnowledgeSearch`."""
+
+    unavailable = KnowledgeUnavailable
+
+    async def search(
+        self,
+        query: str,
+        *,
+        limit: int = 5,
+        min_score: float = 0.0,
+        kinds: Sequence[DocumentKind] = (),
+        vector: Vectors | None = None,
+        deadline: Deadline | None = None,
+    ) -> list[Passage]:
+        passages: list[Passage] = await self._call(
+            "search", query, limit, min_score, tuple(kinds), vector, deadline, deadline=deadline
+        )
+        return passages
+
+
+class LanguageModelHandle(_Proxy):
+    """`models.llm.protocol.LanguageModel`; a generation is tried again only before its first piece."""
+
+    unavailable = ModelUnavailable
+
+    def __init__(self, handle: DeploymentHandle, *, engine: str, capabilities: Capabilities) -> None:
+        super().__init__(handle)
+        self.engine = engine
+        self.capabilities = capabilities
+
+    async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
+        reply: LanguageModelReply = await self._call("generate", request, deadline, deadline=deadline)
+        return reply
+
+    async def stream(self, request: LanguageModelRequest, *, deadline: Deadline) -> AsyncIterator[Delta]:
+        pieces = self._handle.options(stream=True).stream.remote(request, deadline)
+        try:
+            async with deadline.enforce("stream"):
+                async for piece in pieces:
+                    yield piece
+        except DeadlineExceeded:
+            raise
+        except Exception as exc:
+            raise self._translate("stream", exc) from exc
+        finally:
+            # Leaving the loop early does not stop the replica; only this does.
+            pieces.cancel()
+
+    async def close(self) -> None:
+        return None
+
+
+class ContextHandle(_Proxy):
+    """`models.enrichment.protocol.ContextSource`, served by the application that answers context reads."""
+
+    unavailable = ContextEnrichmentError
+
+    async def enrich(
+        self,
+        customer_id: str,
+        *,
+        agent_type: str,
+        deadline: Deadline,
+        force_refresh: bool = False,
+        required: Sequence[str] = (),
+    ) -> EnrichedContext:
+        context: EnrichedContext = await self._call(
+            "enrich", customer_id, agent_type, deadline, force_refresh, tuple(required), deadline=deadline.child(30.0)
+        )
+        return context
+
+
+class ConversationHandle(_Proxy):
+    """The message router and the conversation agent, as the ingress sees them.
+
+    Turns and openings are not repeated here: a turn has side effects, and the client's message id makes its own retry
+    safe. Routing is: a second compliance record for one report is worth more than a lost one.
+    """
+
+    async def route(self, message: InboundMessage, *, deadline: Deadline) -> WorkflowResult:
+        result: WorkflowResult = await self._call("route", message, deadline, deadline=deadline)
+        return result
+
+    async def open(
+        self, *, customer_id: str | None, agent_type: str | None, principal: str, metadata: dict[str, str]
+    ) -> Session:
+        session: Session = await self._call(
+            "open", customer_id, agent_type, principal, metadata, deadline=None, idempotent=False
+        )
+        return session
+
+    async def get(self, session_id: str, *, principal: str) -> Session:
+        session: Session = await self._call("get", session_id, principal, deadline=None)
+        return session
+
+    async def end(self, session_id: str, *, principal: str) -> Session:
+        session: Session = await self._call("end", session_id, principal, deadline=None)
+        return session
+
+    async def of_customer(self, customer_id: str, *, principal: str) -> list[Session]:
+        sessions: list[Session] = await self._call("of_customer", customer_id, principal, deadline=None)
+        return sessions
+
+    async def turn(
+        self,
+        session_id: str,
+        text: str,
+        *,
+        principal: str,
+        client_message_id: str | None,
+        request_id: str,
+        deadline: Deadline,
+    ) -> Turn:
+        turn: Turn = await self._call(
+            "turn",
+            session_id,
+            text,
+            principal,
+            client_message_id,
+            request_id,
+            deadline,
+            deadline=deadline,
+            idempotent=client_message_id is not None,
+        )
+        return turn

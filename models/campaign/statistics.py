@@ -1,0 +1,306 @@
+"""Tests, intervals and corrections, each from summary numbers to a typed result; no data, no state, no verdict.
+
+Every interval is two-sided. `confidence` is the coverage of one interval; a caller that looks at several arms passes
+the level that its correction demands. Verdicts are given in `analysis`, in one place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from scipy import optimize, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+#: Below this expected count in any cell of a 2x2 table the normal approximation is not used.
+SMALL_CELL = 5.0
+#: Boschloo's test is the stronger exact test, but its cost grows with the table; beyond this Fisher's is used.
+BOSCHLOO_LIMIT = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Proportion:
+    """`successes` of `n` units."""
+
+    successes: int
+    n: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.successes <= self.n or self.n == 0:
+            raise ValueError("a proportion needs 0 <= successes <= n and n > 0")
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.n
+
+    @property
+    def variance(self) -> float:
+        """Sample variance of the 0/1 outcomes; NaN for a single unit."""
+        return self.rate * (1 - self.rate) * self.n / (self.n - 1) if self.n > 1 else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Mean and sample standard deviation (n - 1) of `n` units."""
+
+    mean: float
+    sd: float
+    n: int
+
+    @classmethod
+    def from_sums(cls, n: int, total: float, total_squares: float) -> Mean:
+        mean = total / n
+        variance = (total_squares - total * mean) / (n - 1) if n > 1 else math.nan
+        return cls(mean, math.sqrt(max(variance, 0.0)) if n > 1 else math.nan, n)
+
+    @property
+    def variance(self) -> float:
+        return self.sd**2
+
+
+class Method(StrEnum):
+    """How a p-value came about."""
+
+    POOLED_Z = "pooled z"
+    BOSCHLOO = "Boschloo exact"
+    FISHER = "Fisher exact"
+    NO_EVENTS = "no events"
+    WELCH = "Welch t"
+    DUNNETT = "Dunnett-type maximum z, stratum-weighted"
+    HOLM_EXACT = "Holm over exact tests"
+    NOT_ESTIMABLE = "not estimable"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Treatment minus control. `statistic` and `df` are NaN where the method has none."""
+
+    difference: float
+    interval: Interval
+    p: float
+    method: Method
+    statistic: float = math.nan
+    df: float = math.nan
+
+
+def compare_proportions(control: Proportion, treatment: Proportion, *, confidence: float = 0.95) -> Comparison:
+    """Pooled z test, exact when an expected cell is under 5, with Newcombe's interval in every case.
+
+    z squared equals the uncorrected 2x2 chi-square. Newcombe, Statistics in Medicine 17 (1998), method 10; Boschloo,
+    Statistica Neerlandica 24 (1970). Without any event p is 1 and the method says so.
+    """
+    difference = treatment.rate - control.rate
+    interval = newcombe(control, treatment, confidence=confidence)
+    n, events = control.n + treatment.n, control.successes + treatment.successes
+    if events in (0, n):
+        return Comparison(difference, interval, 1.0, Method.NO_EVENTS)
+    if smallest_expected(control, treatment) < SMALL_CELL:
+        table = [
+            [treatment.successes, control.successes],
+            [treatment.n - treatment.successes, control.n - control.successes],
+        ]
+        if n <= BOSCHLOO_LIMIT:
+            return Comparison(difference, interval, min(1.0, stats.boschloo_exact(table).pvalue), Method.BOSCHLOO)
+        return Comparison(difference, interval, float(stats.fisher_exact(table).pvalue), Method.FISHER)
+    pooled = events / n
+    z = difference / math.sqrt(pooled * (1 - pooled) * (1 / treatment.n + 1 / control.n))
+    return Comparison(difference, interval, 2 * float(stats.norm.sf(abs(z))), Method.POOLED_Z, z)
+
+
+def smallest_expected(control: Proportion, treatment: Proportion) -> float:
+    """The smallest expected count of the 2x2 table under equal rates."""
+    share = (control.successes + treatment.successes) / (control.n + treatment.n)
+    return min(control.n, treatment.n) * min(share, 1 - share)
+
+
+def newcombe(control: Proportion, treatment: Proportion, *, confidence: float = 0.95) -> Interval:
+    """Newcombe's hybrid of two Wilson score intervals for treatment minus control."""
+    low, high = confint_proportions_2indep(
+        treatment.successes, treatment.n, control.successes, control.n, method="newcomb", alpha=1 - confidence
+    )
+    return Interval(float(low), float(high))
+
+
+def compare_means(control: Mean, treatment: Mean, *, confidence: float = 0.95) -> Comparison:
+    """Welch's t test with Satterthwaite's degrees of freedom (Welch, Biometrika 34, 1947)."""
+    v1, v0 = treatment.variance / treatment.n, control.variance / control.n
+    difference, variance = treatment.mean - control.mean, v1 + v0
+    if not variance > 0:
+        return Comparison(difference, Interval(math.nan, math.nan), 1.0, Method.NOT_ESTIMABLE)
+    df = variance**2 / (v1**2 / (treatment.n - 1) + v0**2 / (control.n - 1))
+    t, half = difference / math.sqrt(variance), float(stats.t.ppf(0.5 + confidence / 2, df)) * math.sqrt(variance)
+    p = 2 * float(stats.t.sf(abs(t), df))
+    return Comparison(difference, Interval(difference - half, difference + half), p, Method.WELCH, t, df)
+
+
+def katz_lift(control: Proportion, treatment: Proportion, *, confidence: float = 0.95) -> Interval | None:
+    """Interval of the relative lift (0.1 is +10 %) on the log-ratio scale; `None` when an arm has no event.
+
+    Katz et al., Biometrics 34 (1978).
+    """
+    if not control.successes or not treatment.successes:
+        return None
+    ratio = treatment.rate / control.rate
+    spread = math.sqrt(1 / treatment.successes - 1 / treatment.n + 1 / control.successes - 1 / control.n)
+    half = float(stats.norm.ppf(0.5 + confidence / 2)) * spread
+    return Interval(ratio * math.exp(-half) - 1, ratio * math.exp(half) - 1)
+
+
+def fieller_lift(control: Mean, treatment: Mean, *, confidence: float = 0.95) -> Interval | None:
+    """Interval of the relative lift of independent means; `None` when the control mean is not clearly off zero,
+    because the set is then unbounded. Fieller, JRSS B 16 (1954).
+    """
+    v1, v0 = treatment.variance / treatment.n, control.variance / control.n
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    if control.mean == 0 or (g := z * z * v0 / control.mean**2) >= 1:
+        return None
+    ratio = treatment.mean / control.mean
+    half = z / abs(control.mean) * math.sqrt(v1 + ratio**2 * v0 - g * v1)
+    return Interval((ratio - half) / (1 - g) - 1, (ratio + half) / (1 - g) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Omnibus:
+    """Chi-square of all arms at once."""
+
+    statistic: float
+    df: int
+    p: float
+
+
+def omnibus(arms: Sequence[Proportion]) -> Omnibus:
+    """Uncorrected chi-square that all arms share one rate, with k - 1 degrees of freedom; p is 1 without events."""
+    table = np.array([[arm.successes, arm.n - arm.successes] for arm in arms])
+    if (table.sum(axis=0) == 0).any():
+        return Omnibus(0.0, len(arms) - 1, 1.0)
+    statistic, p, df, _ = stats.chi2_contingency(table, correction=False)
+    return Omnibus(float(statistic), int(df), float(p))
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedDifference:
+    """A difference averaged over strata, weighted with the strata's shares of all customers in the experiment."""
+
+    difference: float
+    se: float
+    strata: int
+    customers: int
+
+
+def stratum_weighted(
+    cells: Mapping[str, tuple[Proportion | Mean, Proportion | Mean]], customers: Mapping[str, int]
+) -> WeightedDifference | None:
+    """Post-stratified difference: sum of w_s (treatment - control) with w_s the stratum's share of `customers`.
+
+    `cells` holds (control, treatment) by stratum; a stratum that lacks either arm must be left out, and the weights are
+    taken over the rest. A stratum with a single unit in an arm gives no variance and is left out too. `None` when
+    nothing remains. Imbens and Rubin, Causal Inference (2015), chapter 9.
+    """
+    usable = {s: pair for s, pair in cells.items() if min(pair[0].n, pair[1].n) > 1}
+    total = sum(customers[s] for s in usable)
+    if not total:
+        return None
+    difference = variance = 0.0
+    for stratum, (control, treatment) in usable.items():
+        weight = customers[stratum] / total
+        difference += weight * (_centre(treatment) - _centre(control))
+        variance += weight**2 * (treatment.variance / treatment.n + control.variance / control.n)
+    return WeightedDifference(difference, math.sqrt(variance), len(usable), total)
+
+
+def _centre(arm: Proportion | Mean) -> float:
+    return arm.rate if isinstance(arm, Proportion) else arm.mean
+
+
+@dataclass(frozen=True, slots=True)
+class ManyToOne:
+    """Arms against one control: `critical` is the simultaneous two-sided bound of |z|, `p` adjusted, in given order."""
+
+    critical: float
+    p: tuple[float, ...]
+
+
+def dunnett(statistics: Sequence[float], correlation: Sequence[Sequence[float]], *, alpha: float = 0.05) -> ManyToOne:
+    """Single-step comparison with the maximum of correlated normal |z| (Dunnett, JASA 50, 1955; Hothorn et al., 2008).
+
+    `correlation` is that of the z statistics; see `many_to_one_correlation`. Corrected intervals are
+    difference ± critical · SE, and p < alpha exactly when such an interval excludes 0.
+    """
+    matrix = np.asarray(correlation, dtype=float)
+    critical = float(optimize.brentq(lambda c: _beyond(c, matrix) - alpha, 0.5, 8.0, xtol=1e-7))
+    return ManyToOne(critical, tuple(_beyond(abs(z), matrix) for z in statistics))
+
+
+def many_to_one_correlation(arms: Sequence[int], control: int) -> list[list[float]]:
+    """Correlation of treatment-minus-control z by sizes: sqrt(n_i n_j / ((n_i + n_0)(n_j + n_0))), 0.5 when equal."""
+    share = [math.sqrt(n / (n + control)) for n in arms]
+    return [[1.0 if i == j else share[i] * share[j] for j in range(len(arms))] for i in range(len(arms))]
+
+
+def _beyond(bound: float, correlation: np.ndarray) -> float:
+    """P(max |z| > bound) for centred normals of unit variance."""
+    k = len(correlation)
+    if k == 1:
+        return 2 * float(stats.norm.sf(bound))
+    if bound > 6:  # the integral's own error exceeds what is left; Bonferroni is exact enough there, and never too small
+        return min(1.0, 2 * k * float(stats.norm.sf(bound)))
+    normal = stats.multivariate_normal(mean=np.zeros(k), cov=correlation, allow_singular=True, seed=0)
+    inside = normal.cdf(np.full(k, bound), lower_limit=np.full(k, -bound), maxpts=200_000 * k, abseps=1e-7, releps=1e-7)
+    return min(1.0, max(0.0, 1 - float(inside)))
+
+
+def benjamini_hochberg(p: Sequence[float]) -> tuple[float, ...]:
+    """Adjusted p-values controlling the false discovery rate (Benjamini and Hochberg, JRSS B 57, 1995)."""
+    return tuple(float(value) for value in multipletests(p, method="fdr_bh")[1]) if p else ()
+
+
+def holm(p: Sequence[float]) -> tuple[float, ...]:
+    """Adjusted p-values controlling the chance of any false claim (Holm, Scandinavian J. of Statistics 6, 1979)."""
+    return tuple(float(value) for value in multipletests(p, method="holm")[1]) if p else ()
+
+
+class RatioState(StrEnum):
+    """`stop` hides every effect; `skipped` means too few units to tell."""
+
+    OK = "ok"
+    WARN = "warn"
+    STOP = "stop"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class RatioCheck:
+    """Whether the arms have the sizes that the plan asked for."""
+
+    state: RatioState
+    statistic: float
+    p: float
+    observed: tuple[int, ...]
+    expected: tuple[float, ...]
+
+
+def sample_ratio(observed: Sequence[int], expected: Sequence[float]) -> RatioCheck:
+    """Chi-square of arm sizes against `expected` (any scale): stop under p 0.001, warn under 0.01.
+
+    Skipped with fewer than two arms or fewer than 8 expected units in an arm. Fabijan et al., KDD 2019.
+    """
+    total, shares = sum(observed), sum(expected)
+    scaled = tuple(total * value / shares for value in expected) if shares else tuple(0.0 for _ in expected)
+    if len(observed) < 2 or min(scaled, default=0.0) < 8:
+        return RatioCheck(RatioState.SKIPPED, math.nan, math.nan, tuple(observed), scaled)
+    statistic, p = stats.chisquare(observed, scaled)
+    state = RatioState.STOP if p < 0.001 else RatioState.WARN if p < 0.01 else RatioState.OK
+    return RatioCheck(state, float(statistic), float(p), tuple(observed), scaled)

@@ -1,0 +1,249 @@
+"""The settings tree: the only reader of environment variables.
+
+Names: `RAPPORT_<SECTION>__<FIELD>` (for example `RAPPORT_SAFETY__BLOCK_AT=4`), plus the documented names of the source
+documents (`REDIS_URL`, `DATABASE_URL`, `CONTEXT_CACHE_ENABLED`, `CONTEXT_CACHE_TTL`, `OPENAI_API_KEY`, ...). The
+environment beats `.env`, which beats the arguments of `serve_config.yaml`, which beat the defaults written here.
+An unknown `RAPPORT_*` name or a malformed value stops the start with a message that names it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from models.errors import ConfigurationError
+
+PREFIX = "RAPPORT_"
+
+#: Documented names without our prefix, and where they stand in the tree.
+DOCUMENTED: Mapping[str, tuple[str, ...]] = {
+    "DATABASE_URL": ("database", "url"),
+    "REDIS_URL": ("redis", "url"),
+    "CONTEXT_CACHE_ENABLED": ("context", "cache_enabled"),
+    "CONTEXT_CACHE_TTL": ("context", "l2_ttl_s"),
+    "OPENAI_API_KEY": ("language_model", "openai_api_key"),
+    "OPENAI_BASE_URL": ("language_model", "openai_base_url"),
+}
+
+
+class Section(BaseModel):
+    """A part of the tree; frozen, and it refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(Section):
+    """SQLite by default; any `postgresql+asyncpg://` URL in production."""
+
+    url: SecretStr = SecretStr("")
+    pool_size: Annotated[int, Field(ge=1, le=200)] = 5
+    busy_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class RedisSettings(Section):
+    """Empty URL: memory only, which `/ready` reports and which allows a single replica of what needs shared state."""
+
+    url: SecretStr = SecretStr("")
+    timeout_s: Annotated[float, Field(gt=0)] = 0.5
+
+
+class KnowledgeSettings(Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8100
+    collection: Annotated[str, Field(min_length=3, max_length=60)] = "medley"
+    #: Cosine under which a passage does not answer.
+    min_score: Annotated[float, Field(ge=-1, le=1)] = 0.45
+    limit: Annotated[int, Field(ge=1, le=50)] = 5
+    timeout_s: Annotated[float, Field(gt=0)] = 3.0
+
+
+class EmbeddingSettings(Section):
+    engine: str = "sentence_transformers"
+    model: str = "all-minilm-l6-v2"
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    cache_entries: Annotated[int, Field(ge=0)] = 20_000
+
+
+class LanguageModelSettings(Section):
+    engine: str = "extractive"
+    openai_api_key: SecretStr = SecretStr("")
+    openai_base_url: str = "https://api.openai.com/v1"
+    openai_model: str = "gpt-4o-mini"
+    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    max_concurrent: Annotated[int, Field(ge=1)] = 100
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+
+
+class ClassificationSettings(Section):
+    engine: str = "exemplars"
+    #: Below this confidence a human looks at the message (row C3).
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class ContextSettings(Section):
+    cache_enabled: bool = True
+    l1_entries: Annotated[int, Field(ge=1)] = 1000
+    l1_ttl_s: Annotated[float, Field(gt=0)] = 30.0
+    l2_ttl_s: Annotated[float, Field(gt=0)] = 300.0
+    deadline_ms: Annotated[int, Field(ge=1, le=5000)] = 250
+
+
+class SafetySettings(Section):
+    """`block_at` 4 means that severity 4 and above is blocked."""
+
+    block_at: Annotated[int, Field(ge=1, le=7)] = 4
+    #: Customers' own messages at this severity or above go to a person; they are never blocked.
+    escalate_at: Annotated[int, Field(ge=1, le=7)] = 4
+
+
+class SessionSettings(Section):
+    ttl_s: Annotated[float, Field(gt=0)] = 24 * 3600.0
+    turn_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    max_turns: Annotated[int, Field(ge=1)] = 200
+
+
+class Credential(Section):
+    """What one API key may do. `agent_types` empty means the most masked view only."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    agent_types: tuple[str, ...] = ()
+    requests_per_minute: Annotated[int, Field(ge=1)] = 60
+
+
+class IngressSettings(Section):
+    """`api_keys` maps the secret key to what it may do; without any, anonymous calls are possible on loopback.
+
+    `host` and `port` are where `make serve` listens; in a config file they must equal `http_options`.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    api_keys: Mapping[str, Credential] = Field(default_factory=dict, repr=False)
+    max_body_bytes: Annotated[int, Field(ge=1)] = 256 * 1024
+    max_concurrent: Annotated[int, Field(ge=1)] = 100
+    request_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+
+
+class CampaignSettings(Section):
+    config: str = "config/campaign/demo.yaml"
+    report_dir: str = ""
+
+
+class Settings(BaseSettings):
+    """All of Rapport's settings, frozen; built once at an edge by `load_settings` and passed on."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    environment: Literal["development", "staging", "production"] = "development"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    #: Durable state of this machine: database, knowledge, token, reports.
+    state_dir: Path = Path(".rapport")
+    #: Salt of hashed customer ids in logs and audit lines.
+    hash_salt: SecretStr = SecretStr("rapport")
+    database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    language_model: LanguageModelSettings = LanguageModelSettings()
+    classification: ClassificationSettings = ClassificationSettings()
+    context: ContextSettings = ContextSettings()
+    safety: SafetySettings = SafetySettings()
+    sessions: SessionSettings = SessionSettings()
+    ingress: IngressSettings = IngressSettings()
+    campaign: CampaignSettings = CampaignSettings()
+
+    @property
+    def database_url(self) -> str:
+        """The configured URL, or SQLite in the state folder."""
+        return self.database.url.get_secret_value() or f"sqlite+aiosqlite:///{self.state_dir.resolve()}/rapport.db"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over `.env` over the arguments of a Serve config file."""
+        from_file = DocumentedNames(settings_cls, _read(getattr(dotenv_settings, "env_file", None)))
+        return env_settings, DocumentedNames(settings_cls, os.environ), dotenv_settings, from_file, init_settings
+
+
+class DocumentedNames(PydanticBaseSettingsSource):
+    """Reads the names of the source documents, which carry no prefix and point into sections."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        section = {
+            path[1]: self._variables[name]
+            for name, path in DOCUMENTED.items()
+            if path[0] == field_name and self._variables.get(name)
+        }
+        return section or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def load_settings(args: Mapping[str, Any] | None = None, *, env_file: str | Path | None = ".env") -> Settings:
+    """Build the tree: environment over `.env` over `args` over defaults.
+
+    Raises `ConfigurationError` naming every unknown `RAPPORT_*` variable and every malformed value; values themselves
+    are never printed, since they may be secrets.
+    """
+    variables = {**_read(env_file), **os.environ}
+    problems = [f"{name}: there is no such setting" for name in sorted(variables) if _is_unknown(name)]
+    problems += [f"serve argument {name}: there is no such setting" for name in args or {} if not _exists((name,))]
+    settings = None
+    try:
+        settings = Settings(_env_file=env_file, **(args or {}))
+    except SettingsError as exc:
+        problems.append(f"{exc}: not valid JSON")
+    except ValidationError as exc:
+        problems += [f"{_source(error['loc'], variables)}: {error['msg']}" for error in exc.errors()]
+    if problems or settings is None:
+        raise ConfigurationError("settings are not valid:\n  " + "\n  ".join(dict.fromkeys(problems)))
+    return settings
+
+
+def _read(env_file: Any) -> dict[str, str]:
+    return {name: value for name, value in dotenv_values(env_file).items() if value} if env_file else {}
+
+
+def _is_unknown(name: str) -> bool:
+    return name.startswith(PREFIX) and not _exists(tuple(name[len(PREFIX) :].lower().split("__")))
+
+
+def _exists(path: tuple[str, ...]) -> bool:
+    model: Any = Settings
+    for part in path:
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return False
+        model = fields[part].annotation
+    return True
+
+
+def _source(location: tuple[int | str, ...], variables: Mapping[str, str]) -> str:
+    """The variable a value came from; without deeper parts of the location, which may be secret keys."""
+    parts = [str(part) for part in location]
+    for length in range(len(parts), 0, -1):
+        if (name := PREFIX + "__".join(parts[:length]).upper()) in variables:
+            return name
+    documented = (name for name, path in DOCUMENTED.items() if list(path) == parts[: len(path)] and name in variables)
+    return next(documented, "serve argument " + ".".join(parts[:2]))

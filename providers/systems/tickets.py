@@ -1,0 +1,43 @@
+"""Ticketing on our database."""
+
+from __future__ import annotations
+
+from models.workflows.types import Channel
+from providers.database import Database
+from providers.systems.identity import NewId, WallClock, random_id, utc_now
+from providers.systems.outbox import enqueue
+from providers.tables import Ticket, TicketStatus
+
+
+class SqlTicketSystem:
+    """Opens tickets; the outbox tells other systems of each."""
+
+    def __init__(self, database: Database, *, clock: WallClock = utc_now, new_id: NewId = random_id) -> None:
+        self._database = database
+        self._clock = clock
+        self._new_id = new_id
+
+    async def open(
+        self, *, customer_id: str | None, subject: str, body: str, channel: Channel, priority: str, reason: str
+    ) -> str:
+        """Open a ticket and return its id (`tck_...`) once it is durable. Raises `DatabaseUnavailable`."""
+        ticket_id, now = self._new_id("tck"), self._clock()
+        async with self._database.transaction() as session:
+            session.add(
+                Ticket(
+                    ticket_id=ticket_id,
+                    customer_id=customer_id,
+                    subject=subject,
+                    body=body,
+                    channel=channel.value,
+                    priority=priority,
+                    reason=reason,
+                    status=TicketStatus.OPEN.value,
+                    assignee_id=None,
+                    opened_at=now,
+                    closed_at=None,
+                )
+            )
+            payload = {"customer_id": customer_id, "priority": priority, "reason": reason}
+            enqueue(session, topic="ticket.opened", subject_id=ticket_id, payload=payload, at=now)
+        return ticket_id
