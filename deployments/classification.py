@@ -5,6 +5,7 @@ from __future__ import annotations
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import EmbedderHandle
+from deployments.processes import configure_process
 from models.classification.engines import engines
 from models.classification.types import Classification
 from models.embedding.protocol import Vectors
@@ -16,6 +17,7 @@ class ClassifierDeployment:
     """Holds the configured classifier, its exemplars embedded before the replica counts as healthy."""
 
     async def __init__(self, settings: Settings, embedder: DeploymentHandle) -> None:
+        configure_process(settings)
         self._embedder = EmbedderHandle(embedder, model_id=settings.embedding.model)
         self._classifier = engines.load(settings.classification.engine)(self._embedder)
         await self._classifier.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deployments.processes import configure_process
 from models.embedding.engines import engines
 from models.embedding.protocol import Embedder, Vectors
 from models.resilience.deadline import Deadline
@@ -12,6 +13,7 @@ class EmbedderDeployment:
     """Holds the configured embedder; warm before the replica counts as healthy."""
 
     async def __init__(self, settings: Settings) -> None:
+        configure_process(settings)
         chosen = settings.embedding
         embedder = engines.load(chosen.engine)(
             chosen.model, max_batch=chosen.max_batch, cache_entries=chosen.cache_entries

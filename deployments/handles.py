@@ -84,6 +84,10 @@ class _Proxy:
         await self._call("probe", deadline=deadline or Deadline.after(2.0))
 
 
+class ProbeHandle(_Proxy):
+    """Only asks whether a deployment is well."""
+
+
 class EmbedderHandle(_Proxy):
     """`models.embedding.protocol.Embedder`."""
 
@@ -248,6 +252,7 @@ class ConversationHandle(_Proxy):
         client_message_id: str | None,
         request_id: str,
         deadline: Deadline,
+        turn_id: str | None = None,
     ) -> Turn:
         turn: Turn = await self._call(
             "turn",
@@ -257,6 +262,7 @@ class ConversationHandle(_Proxy):
             client_message_id,
             request_id,
             deadline,
+            turn_id,
             deadline=deadline,
             idempotent=client_message_id is not None,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import EmbedderHandle
+from deployments.processes import configure_process
 from models.embedding.protocol import Vectors
 from models.knowledge.chroma import ChromaKnowledgeStore
 from models.knowledge.retriever import Retriever
@@ -17,6 +18,7 @@ class KnowledgeDeployment:
     """Holds the connection to the vector store and the retriever over it."""
 
     def __init__(self, settings: Settings, embedder: DeploymentHandle) -> None:
+        configure_process(settings)
         chosen = settings.knowledge
         self._store = ChromaKnowledgeStore(chosen.host, chosen.port, chosen.collection, timeout_s=chosen.timeout_s)
         self._retriever = Retriever(self._store, EmbedderHandle(embedder, model_id=settings.embedding.model))

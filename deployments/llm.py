@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import EmbedderHandle
+from deployments.processes import configure_process
 from models.llm.engines import build_language_model
 from models.llm.types import Delta, LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
@@ -17,6 +18,7 @@ class LanguageModelDeployment:
     """Holds the configured engine."""
 
     def __init__(self, settings: Settings, embedder: DeploymentHandle) -> None:
+        configure_process(settings)
         self._model = build_language_model(
             settings.language_model, EmbedderHandle(embedder, model_id=settings.embedding.model)
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -31,10 +32,11 @@ from models.errors import ConfigurationError, RapportError
 from models.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-DASHBOARD_PORT = 8265
 #: Marks every process of one launch, so that those which outlive their parent are found and ended.
 MARK = "LAUNCHED_BY_RAPPORT"
 STARTUP_TIMEOUT_S = 240.0
+#: Holds address and process ids while the system runs.
+RUNNING = "running.json"
 
 #: Topology of the local cluster (docs/adr/0002). Read by Ray at import, in every process: set before anything starts.
 RAY_SWITCHES: Mapping[str, str] = {
@@ -57,9 +59,10 @@ RAY_SWITCHES: Mapping[str, str] = {
 class Launch:
     """One running system; `close` ends everything it started, in reverse order."""
 
-    def __init__(self, settings: Settings, *, customers: int) -> None:
+    def __init__(self, settings: Settings, *, customers: int, dashboard_port: int) -> None:
         self.settings = settings
         self.customers = customers
+        self.dashboard_port = dashboard_port
         self.state = settings.state_dir.resolve()
         self.run_dir = Path(tempfile.mkdtemp(prefix="rp", dir="/tmp"))  # noqa: S108  # short on purpose
         self.mark = secrets.token_hex(8)
@@ -84,12 +87,13 @@ class Launch:
         self._deploy()
         self._wait_for(prepare)
         self._wait_until_ready()
+        self._leave_address()
 
     def _check_ports(self) -> None:
         names = {
             self.settings.ingress.port: "API (RAPPORT_INGRESS__PORT)",
             self.settings.knowledge.port: "Chroma (RAPPORT_KNOWLEDGE__PORT)",
-            DASHBOARD_PORT: "Ray dashboard",
+            self.dashboard_port: "Ray dashboard (--dashboard-port)",
         }
         for port, name in names.items():
             with socket.socket() as probe:
@@ -152,7 +156,7 @@ class Launch:
             num_cpus=max(2, os.cpu_count() or 2),
             include_dashboard=True,
             dashboard_host="127.0.0.1",
-            dashboard_port=DASHBOARD_PORT,
+            dashboard_port=self.dashboard_port,
             log_to_driver=False,
             object_store_memory=512 * 1024 * 1024,
             _temp_dir=str(self.run_dir / "ray"),
@@ -165,7 +169,7 @@ class Launch:
         config["http_options"] = {"host": self.settings.ingress.host, "port": self.settings.ingress.port}
         from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
-        ServeSubmissionClient(f"http://127.0.0.1:{DASHBOARD_PORT}").deploy_applications(config)
+        ServeSubmissionClient(f"http://127.0.0.1:{self.dashboard_port}").deploy_applications(config)
 
     def _wait_until_ready(self) -> None:
         from ray import serve
@@ -193,6 +197,17 @@ class Launch:
             return httpx.get(f"{self.url}/ready", timeout=5).status_code == 200
         return False
 
+    def _leave_address(self) -> None:
+        """Tell other commands of this machine, such as `make campaign`, where the running system is."""
+        running = {
+            "pid": os.getpid(),
+            "url": self.url,
+            "dashboard": f"http://127.0.0.1:{self.dashboard_port}",
+            "redis_url": os.environ.get("REDIS_URL", ""),
+            "children": {name: child.pid for name, child in self._children if child.poll() is None},
+        }
+        (self.state / RUNNING).write_text(json.dumps(running))
+
     @property
     def url(self) -> str:
         return f"http://{self.settings.ingress.host}:{self.settings.ingress.port}"
@@ -216,6 +231,7 @@ class Launch:
     def close(self) -> None:
         """End Serve, Ray and every child, then whatever still carries this launch's mark."""
         self.say("stopping")
+        (self.state / RUNNING).unlink(missing_ok=True)
         if self._ray_started:
             import ray
             from ray import serve
@@ -290,10 +306,11 @@ def main() -> int:
     """Start, wait for a signal, stop. Exit code 0 after a clean stop, 2 when something is missing or in the way."""
     parser = argparse.ArgumentParser(description="Run Rapport on this machine.")
     parser.add_argument("--customers", type=int, default=2000, help="size of the demo company (default 2000)")
+    parser.add_argument("--dashboard-port", type=int, default=8265, help="port of the Ray dashboard (default 8265)")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     try:
-        launch = Launch(load_settings(), customers=arguments.customers)
+        launch = Launch(load_settings(), customers=arguments.customers, dashboard_port=arguments.dashboard_port)
     except RapportError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -303,7 +320,7 @@ def main() -> int:
         launch.open()
         if not launch.stopping.is_set():
             token = launch.state / "ray_token"
-            print(WELCOME.format(url=launch.url, dashboard=DASHBOARD_PORT, token=token), flush=True)
+            print(WELCOME.format(url=launch.url, dashboard=launch.dashboard_port, token=token), flush=True)
         launch.stopping.wait()
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import EmbedderHandle
+from deployments.processes import configure_process
 from models.embedding.protocol import Vectors
 from models.resilience.deadline import Deadline
 from models.safety.factory import build_gate
@@ -16,6 +17,7 @@ class SafetyDeployment:
     """Holds the moderation probe and the policy over it."""
 
     def __init__(self, settings: Settings, embedder: DeploymentHandle) -> None:
+        configure_process(settings)
         self._embedder = EmbedderHandle(embedder, model_id=settings.embedding.model)
         self._gate = build_gate(settings.safety, self._embedder)
 

@@ -21,7 +21,7 @@ from alembic.config import Config
 from sqlalchemy import URL, Connection, event, exc, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from models.errors import ConfigurationError, DatabaseUnavailable, RapportError
+from models.errors import ConfigurationError, DatabaseUnavailable
 
 Progress = Callable[[str], None]
 
@@ -202,9 +202,9 @@ def _create(file: Path) -> None:
 async def _connect(session: AsyncSession) -> None:
     try:
         await session.connection()
-    except (RapportError, exc.SQLAlchemyError):
+    except (exc.TimeoutError, exc.OperationalError):
         raise
-    except Exception as error:  # drivers raise their own, unwrapped errors while connecting; none is ours
+    except Exception as error:  # drivers raise errors of their own while connecting, and none is the caller's fault
         raise DatabaseUnavailable("the database refused the connection") from error
 
 

@@ -54,14 +54,19 @@ class UtcDateTime(TypeDecorator[datetime]):
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+def storable(value: str) -> str:
+    """The text as both databases can hold it: NUL and lone surrogates become U+FFFD."""
+    return value if value.isascii() and "\x00" not in value else _UNSTORABLE.sub("\ufffd", value)
+
+
 class PortableText(TypeDecorator[str]):
-    """Text that is never refused: NUL and lone surrogates, which a database cannot hold, become U+FFFD."""
+    """Text that is never refused, because it is made `storable` first."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return value if value is None or (value.isascii() and "\x00" not in value) else _UNSTORABLE.sub("�", value)
+        return None if value is None else storable(value)
 
 
 #: A surrogate key that the database numbers; SQLite numbers only its own INTEGER keys.

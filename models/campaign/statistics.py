@@ -80,6 +80,7 @@ class Method(StrEnum):
     NO_EVENTS = "no events"
     WELCH = "Welch t"
     DUNNETT = "Dunnett-type maximum z, stratum-weighted"
+    STRATIFIED_Z = "stratum-weighted z"
     HOLM_EXACT = "Holm over exact tests"
     NOT_ESTIMABLE = "not estimable"
 
@@ -255,10 +256,12 @@ def _beyond(bound: float, correlation: np.ndarray) -> float:
     k = len(correlation)
     if k == 1:
         return 2 * float(stats.norm.sf(bound))
-    if bound > 6:  # the integral's own error exceeds what is left; Bonferroni is exact enough there, and never too small
+    if bound > 6:  # beyond this the integral's own error exceeds what is left, and Bonferroni's bound is as good
         return min(1.0, 2 * k * float(stats.norm.sf(bound)))
-    normal = stats.multivariate_normal(mean=np.zeros(k), cov=correlation, allow_singular=True, seed=0)
-    inside = normal.cdf(np.full(k, bound), lower_limit=np.full(k, -bound), maxpts=200_000 * k, abseps=1e-7, releps=1e-7)
+    normal = stats.multivariate_normal(
+        np.zeros(k), correlation, allow_singular=True, seed=0, maxpts=200_000 * k, abseps=1e-7, releps=1e-7
+    )
+    inside = normal.cdf(np.full(k, bound), lower_limit=np.full(k, -bound))
     return min(1.0, max(0.0, 1 - float(inside)))
 
 

@@ -69,6 +69,15 @@ FEATURE_NAMES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A stretch of the audience in id order: at most `size` customers after `after` (from the start when empty)."""
+
+    number: int
+    after: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """A labelled group of customers; `characteristics` are feature means, `traits` their reading in words."""
 

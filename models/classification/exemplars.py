@@ -56,6 +56,11 @@ def read_sentences(path: Path, classes: Sequence[str]) -> dict[str, tuple[str, .
     return {str(name): tuple(dict.fromkeys(raw[str(name)])) for name in classes}
 
 
+#: Own exemplars are written to differ, so a left-out one is harder than a customer's message, and the temperature that
+#: suits it is too flat: on development messages this factor brought the calibration error from 0.12 to 0.08.
+SHARPENING = 0.75
+
+
 class ExemplarClassifier:
     """A class scores the mean of its `nearest` best similarities; a fitted softmax makes the scores probabilities.
 
@@ -69,7 +74,7 @@ class ExemplarClassifier:
         embedder: Embedder,
         exemplars: Exemplars,
         *,
-        nearest: int = 5,
+        nearest: int = 4,
         min_confidence: float = 0.5,
         min_intent_confidence: float = 0.5,
     ) -> None:
@@ -83,12 +88,14 @@ class ExemplarClassifier:
 
     async def load(self) -> None:
         """Embed the exemplars once and fit both temperatures. Raises `ModelUnavailable`."""
-        categories = dict(self._exemplars.categories)
         # What asks for one of the five intents is a service action, so those sentences serve twice.
         requests = [sentence for sentences in self._exemplars.intents.values() for sentence in sentences]
+        categories = dict(self._exemplars.categories)
         categories[Category.SERVICE_ACTION] = tuple(dict.fromkeys((*categories[Category.SERVICE_ACTION], *requests)))
-        self._categories = await _Space.embed(self._embedder, categories, nearest=self._nearest)
-        self._intents = await _Space.embed(self._embedder, self._exemplars.intents, nearest=self._nearest)
+        sentences = tuple(dict.fromkeys(s for group in (*categories.values(), requests) for s in group))
+        table = dict(zip(sentences, await self._embedder.embed(sentences), strict=True))
+        self._categories = _Space(categories, table, nearest=self._nearest)
+        self._intents = _Space(self._exemplars.intents, table, nearest=self._nearest)
 
     async def classify(
         self, messages: Sequence[str], *, vectors: Vectors | None = None, deadline: Deadline | None = None
@@ -139,21 +146,16 @@ class _Judgement:
 class _Space:
     """The exemplars of one set of classes as vectors, sorted by class."""
 
-    def __init__(self, names: tuple[str, ...], vectors: Vectors, labels: NDArray[np.intp], nearest: int) -> None:
-        self._names = names
-        self._vectors = vectors
-        self._labels = labels
+    def __init__(
+        self, classes: Mapping[str, Sequence[str]], table: Mapping[str, NDArray[np.float32]], *, nearest: int
+    ) -> None:
+        self._names = tuple(str(name) for name in classes)
+        self._vectors = np.stack([table[sentence] for sentences in classes.values() for sentence in sentences])
+        self._labels = np.repeat(np.arange(len(classes)), [len(sentences) for sentences in classes.values()])
         self._nearest = nearest
-        similarities = (vectors @ vectors.T).astype(np.float64)
+        similarities = (self._vectors @ self._vectors.T).astype(np.float64)
         np.fill_diagonal(similarities, -1.0)  # leave one out: an exemplar may not vouch for itself
-        self.temperature = fit_temperature(self._scores(similarities), labels)
-
-    @classmethod
-    async def embed(cls, embedder: Embedder, classes: Mapping[str, Sequence[str]], *, nearest: int) -> _Space:
-        names = tuple(str(name) for name in classes)
-        vectors = await embedder.embed([sentence for sentences in classes.values() for sentence in sentences])
-        labels = np.repeat(np.arange(len(names)), [len(sentences) for sentences in classes.values()])
-        return cls(names, vectors, labels, nearest)
+        self.temperature = SHARPENING * fit_temperature(self._scores(similarities), self._labels)
 
     def judge(self, vectors: Vectors) -> list[_Judgement]:
         similarities = (vectors @ self._vectors.T).astype(np.float64)

@@ -169,7 +169,9 @@ def _flags(health: AccountHealth) -> list[PromptBlock]:
         (6, "✅ OPPORTUNITIES:", health.green_flags),
     )
     return [
-        PromptBlock(rank, "\n".join((title, *(f"- {_value(flag)}" for flag in flags)))) for rank, title, flags in groups if flags
+        PromptBlock(rank, "\n".join((title, *(f"- {_value(flag)}" for flag in flags))))
+        for rank, title, flags in groups
+        if flags
     ]
 
 

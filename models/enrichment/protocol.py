@@ -36,6 +36,8 @@ class ContextCache(Protocol):
 
     async def remove(self, *keys: str) -> None: ...
 
+    async def close(self) -> None: ...
+
 
 class Invalidations(Protocol):
     """Tells every replica that a customer's data changed."""

@@ -119,7 +119,10 @@ SECTIONS: Mapping[str, type[Section]] = MappingProxyType(
 
 #: `section.field` of everything personal in a context.
 PERSONAL_FIELDS: tuple[str, ...] = tuple(
-    f"{name}.{item.name}" for name, section in SECTIONS.items() for item in fields(section) if item.metadata.get("personal")
+    f"{name}.{item.name}"
+    for name, section in SECTIONS.items()
+    for item in fields(section)
+    if item.metadata.get("personal")
 )
 
 
@@ -127,11 +130,12 @@ PERSONAL_FIELDS: tuple[str, ...] = tuple(
 class ProviderSpec:
     """What the orchestrator must know of a provider before it asks it.
 
-    `section` is the field of `EnrichedContext` it fills; tier 0 is the most important.
+    `section` is the field of `EnrichedContext` it fills, `source` where its data comes from; tier 0 matters most.
     """
 
     name: str
     section: str
+    source: str = "database"
     tier: int = 1
     timeout_s: float = 1.0
     ttl_s: float = 300.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Protocol
 
@@ -14,8 +14,17 @@ from models.resilience.deadline import Deadline
 class KnowledgeStore(Protocol):
     """Holds chunks with their vectors; knows no embedding model."""
 
-    async def replace(self, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Make these the only chunks of the document. Raises `KnowledgeUnavailable`."""
+    async def replace(
+        self, document: Document, chunks: Sequence[Chunk], vectors: Vectors, *, fingerprint: str = ""
+    ) -> None:
+        """Make these the only chunks of the document. Raises `KnowledgeUnavailable`.
+
+        `fingerprint` says what they were made from; `fingerprints` gives it back.
+        """
+        ...
+
+    async def fingerprints(self) -> Mapping[str, str]:
+        """Document id -> the fingerprint it was stored with, so that unchanged documents need no work."""
         ...
 
     async def remove(self, document_id: str) -> None: ...

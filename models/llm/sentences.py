@@ -55,7 +55,8 @@ _EMPHASIS = re.compile(r"(?<!\w)(\*\*|__|\*|_)(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DO
 # A sentence ends at . ! ? (with closing quotes or brackets) before white space and a capital, a digit or an opener.
 _END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s+[\"'“‘(\[*_`]*[A-Z0-9])")
 _NEVER_ENDS = re.compile(
-    r"(?:^|[\s(\[\"'“‘])(?:e\.g|i\.e|cf|vs|approx|incl|excl|ref|ext|tel|mr|mrs|ms|dr|prof|st|(?:[a-z]\.)+[a-z])\.$", re.IGNORECASE
+    r"(?:^|[\s(\[\"'“‘])(?:e\.g|i\.e|cf|vs|approx|incl|excl|ref|ext|tel|mr|mrs|ms|dr|prof|st|(?:[a-z]\.)+[a-z])\.$",
+    re.IGNORECASE,
 )
 _BEFORE_NUMBER = re.compile(r"\b(?:no|nos|art|sec|fig|p|pp|ch)\.$", re.IGNORECASE)
 _CLOCK = re.compile(r"\b[ap]\.m\.$", re.IGNORECASE)

@@ -68,7 +68,7 @@ class SessionManager:
             raise Forbidden("this session belongs to another credential")
         return session
 
-    async def list(self, customer_id: str, *, principal: str) -> list[Session]:
+    async def of_customer(self, customer_id: str, *, principal: str) -> list[Session]:
         """The principal's live sessions with that customer, newest first."""
         return [session for session in await self._store.of_customer(customer_id) if session.owner == principal]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_DIGITS = r"(?P<number>\d{4,9})(?![\d]|[.,:/-]\d)"
+#: Four to nine digits that are neither part of a longer number nor an amount of something.
+_UNIT = r"(?:%|usd|eur|gbp|dollars|euros|pounds|days?|mg|ml|g)"
+_DIGITS = rf"(?P<number>\d{{4,9}})(?!\d|[.,:/-]\d|\s*{_UNIT}(?!\w))"
 #: ORD-10234, ord 10234, ORD10234.
 _PREFIXED = re.compile(rf"\bord[\s\-–_#:]{{0,3}}{_DIGITS}", re.IGNORECASE)
 #: order #10234, order no. 10234, order number is 10234, orders: 10234.
@@ -15,9 +17,7 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 #: A number that stands alone, which counts only when an order is spoken of close by.
-_BARE = re.compile(
-    rf"(?<![\d$€£+#.,:/\-]|\w)#?{_DIGITS}(?!\s*(?:%|usd|eur|gbp|dollars|euros|pounds|days?|mg|ml|g)\b)", re.I
-)
+_BARE = re.compile(rf"(?<![\d$€£+#.,:/\-]|\w)#?{_DIGITS}", re.IGNORECASE)
 _NEAR = re.compile(r"\b(?:orders?|ordered|purchase|parcel|package|shipment|delivery)\b", re.IGNORECASE)
 _OTHER_NUMBER = re.compile(
     r"\b(?:invoice|ticket|case|phone|tel|call|account|card|zip|postcode|postal|code|batch|lot|year|room|suite|street)"

@@ -17,7 +17,7 @@ connection: Connection = attributes["connection"]
 
 def report(ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any], run_args: Mapping[str, Any]) -> None:
     """Tell the caller which revision has just been applied."""
-    attributes["progress"](f"schema {step.up_revision_id}: {step.up_revision.doc if step.up_revision else ''}")
+    attributes["progress"](f"schema {step.up_revision_id} applied")
 
 
 context.configure(connection=connection, target_metadata=Table.metadata, on_version_apply=report)

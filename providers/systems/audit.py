@@ -8,35 +8,37 @@ show that its newest lines were cut off; the triggers of the database refuse tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
-import math
 from collections import deque
-from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 from sqlalchemy import insert, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import DatabaseUnavailable
 from models.safety.types import AuditRecord
 from models.telemetry import Metrics, NoMetrics, Transition
 from providers.database import Database
 from providers.systems.identity import NewId, random_id
-from providers.tables import AuditLine
+from providers.tables import AuditLine, storable
 
 _log = logging.getLogger(__name__)
 _FIRST_HASH = "0" * 64
 _MAX_GROUP = 500
 _MAX_BACKOFF_S = 5.0
+_TEXTS = ("audit_id", "actor", "action", "subject", "outcome", "request_id")
 
 
 class SqlAuditLog:
     """Takes audit lines at once and commits them in groups from a background task.
 
-    When the database is away, lines are kept in order and tried again; beyond `max_pending` new lines are dropped,
-    counted, and owned up to by the next `flush`. All methods belong to the event loop that called `start`.
+    When the database is away, lines are kept in order and tried again. Beyond `max_pending` new lines are dropped,
+    counted, and owned up to by the next `flush`; so is a line that no database could hold. All methods belong to the
+    event loop that called `start`.
     """
 
     def __init__(
@@ -58,7 +60,6 @@ class SqlAuditLog:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._taken = 0
-        self._committed = 0
         self._chain = (0, _FIRST_HASH)
         self._uncertain = False
         self._dropped = 0
@@ -68,7 +69,7 @@ class SqlAuditLog:
 
     @property
     def dropped(self) -> int:
-        """Lines lost since the start because the buffer was full or the line could not be written at all."""
+        """Lines lost since the start because the buffer was full or the line could not be stored."""
         return self._dropped
 
     @property
@@ -83,13 +84,16 @@ class SqlAuditLog:
 
     def record(self, record: AuditRecord) -> None:
         """Take the line without waiting; it is durable within one second while the database answers."""
-        if len(self._pending) >= self._max_pending:
-            self._drop(1)
+        line = _checked(record)
+        if line is None or len(self._pending) >= self._max_pending:
+            self._dropped += 1
+            self._dropped_since_flush += 1
+            self._metrics.count("audit_lines_dropped_total")
             return
-        self._pending.append(record)
+        self._pending.append(line)
         self._taken += 1
         self._wake.set()
-        if len(self._pending) >= _MAX_GROUP:
+        if len(self._pending) == _MAX_GROUP:
             self._hurry.set()
 
     async def flush(self) -> None:
@@ -99,7 +103,7 @@ class SqlAuditLog:
         dropped since the last flush.
         """
         self.start()
-        if self._committed < self._taken:
+        if self._pending:
             done = asyncio.get_running_loop().create_future()
             self._flushes.append((self._taken, done))
             self._wake.set()
@@ -130,11 +134,10 @@ class SqlAuditLog:
         while True:
             await self._wake.wait()
             await self._pause(self._group_s)
-            self._hurry.clear()
             try:
                 while self._pending:
                     await self._write_group()
-            except DatabaseUnavailable as error:
+            except Exception as error:  # whatever it was, the lines are still here and the writer must live
                 self._transition.down(error, pending=len(self._pending))
                 self._settle_flushes(error)
                 await self._pause(backoff_s)
@@ -145,47 +148,28 @@ class SqlAuditLog:
                 backoff_s = self._group_s
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        """Wait so that lines gather, or less when someone is in a hurry."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hurry.wait()
-        except TimeoutError:
-            pass
+        self._hurry.clear()
 
     async def _write_group(self) -> None:
         if self._uncertain:
             await self._reconcile()
-        group = [self._pending[n] for n in range(min(len(self._pending), _MAX_GROUP))]
-        seq, last_hash = self._chain
         rows: list[dict[str, Any]] = []
-        unwritable = 0
-        for record in group:
-            try:
-                row = _row(record, writer_id=self.writer_id, seq=seq + 1, prev_hash=last_hash)
-            except (TypeError, ValueError):
-                unwritable += 1
-                continue
-            rows.append(row)
-            seq, last_hash = row["seq"], row["row_hash"]
-        self._uncertain = True
-        try:
+        seq, last_hash = self._chain
+        for record in itertools.islice(self._pending, _MAX_GROUP):
+            rows.append(_row(record, writer_id=self.writer_id, seq=seq + 1, prev_hash=last_hash))
+            seq, last_hash = rows[-1]["seq"], rows[-1]["row_hash"]
+        if rows:
+            self._uncertain = True
             async with self._database.transaction() as session:
-                if rows:
-                    await session.execute(insert(AuditLine), rows)
-        except SQLAlchemyError as error:
-            # The database answers but refuses these lines; holding them would stop the trail for good.
-            _log.error("audit lines refused", extra={"lines": len(group), "error": type(error).__name__})
-            unwritable, seq, last_hash = len(group), *self._chain
-        self._uncertain = False
-        self._chain = (seq, last_hash)
-        for _ in group:
-            self._pending.popleft()
-        self._committed += len(group)
-        if unwritable:
-            self._drop(unwritable)
-        self._settle_flushes()
+                await session.execute(insert(AuditLine), rows)
+            self._committed_up_to(seq, last_hash)
 
     async def _reconcile(self) -> None:
-        """After a failed commit: find out what the database kept of it, so that no line is written twice."""
+        """After a failed commit: ask what the database kept of it, so that no line is written twice."""
         query = (
             select(AuditLine.seq, AuditLine.row_hash)
             .where(AuditLine.writer_id == self.writer_id)
@@ -194,46 +178,31 @@ class SqlAuditLog:
         )
         async with self._database.session() as session:
             newest = (await session.execute(query)).first()
-        if newest is not None and newest.seq > self._chain[0]:
-            kept = self._pending_covered(newest.seq - self._chain[0])
-            for _ in range(kept):
-                self._pending.popleft()
-            self._committed += kept
-            self._chain = (newest.seq, newest.row_hash)
+        self._committed_up_to(*(newest or self._chain))
+
+    def _committed_up_to(self, seq: int, row_hash: str) -> None:
+        for _ in range(seq - self._chain[0]):
+            self._pending.popleft()
+        self._chain = (seq, row_hash)
         self._uncertain = False
         self._settle_flushes()
 
-    def _pending_covered(self, lines: int) -> int:
-        """How many pending records stand behind that many committed lines; unwritable ones between them count too."""
-        covered = 0
-        for record in self._pending:
-            if lines == 0:
-                break
-            covered += 1
-            try:
-                _row(record, writer_id="", seq=0, prev_hash="")
-            except (TypeError, ValueError):
-                self._drop(1)
-            else:
-                lines -= 1
-        return covered
-
-    def _settle_flushes(self, error: DatabaseUnavailable | None = None) -> None:
+    def _settle_flushes(self, error: Exception | None = None) -> None:
+        durable = self._chain[0]
         waiting, self._flushes = self._flushes, []
         for upto, done in waiting:
             if done.done():
                 continue
-            if self._committed >= upto:
+            if durable >= upto:
                 done.set_result(None)
-            elif error is not None:
+            elif error is None:
+                self._flushes.append((upto, done))
+            elif isinstance(error, DatabaseUnavailable):
                 done.set_exception(error)
             else:
-                self._flushes.append((upto, done))
-
-    def _drop(self, lines: int) -> None:
-        self._dropped += lines
-        self._dropped_since_flush += lines
-        self._metrics.count("audit_lines_dropped_total", lines)
+                failure = DatabaseUnavailable("the audit trail could not be written")
+                failure.__cause__ = error
+                done.set_exception(failure)
 
 
 async def first_break(database: Database, writer_id: str) -> int | None:
@@ -262,20 +231,31 @@ async def first_break(database: Database, writer_id: str) -> int | None:
     return None
 
 
+def _checked(record: AuditRecord) -> AuditRecord | None:
+    """The record as the database will hold it, or `None` when it never could: one bad line must not stop the trail."""
+    try:
+        json.dumps(dict(record.details), allow_nan=False)
+    except (TypeError, ValueError):
+        return None
+    if record.at.tzinfo is None:
+        return None
+    return AuditRecord(
+        audit_id=storable(record.audit_id),
+        at=record.at.astimezone(UTC),
+        actor=storable(record.actor),
+        action=storable(record.action),
+        subject=storable(record.subject),
+        outcome=storable(record.outcome),
+        request_id=storable(record.request_id),
+        details=dict(record.details),
+    )
+
+
 def _row(record: AuditRecord, *, writer_id: str, seq: int, prev_hash: str) -> dict[str, Any]:
-    texts = {
-        name: _storable(getattr(record, name))
-        for name in ("audit_id", "actor", "action", "subject", "outcome", "request_id")
-    }
-    details = _finite(record.details)
-    covered = [writer_id, seq, prev_hash, record.at.timestamp(), *texts.values(), details]
-    canonical = json.dumps(covered, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return {
-        **texts,
-        "writer_id": writer_id,
-        "seq": seq,
-        "at": record.at,
-        "details": details,
-        "prev_hash": prev_hash,
-        "row_hash": hashlib.sha256(canonical.encode()).hexdigest(),
-    }
+    texts = {name: getattr(record, name) for name in _TEXTS}
+    details = dict(record.details)
+    covered = [writer_id, seq, prev_hash, record.at.isoformat(), *texts.values(), details]
+    canonical = json.dumps(covered, sort_keys=True, separators=(",", ":"))
+    row_hash = hashlib.sha256(canonical.encode()).hexdigest()
+    keys = {"writer_id": writer_id, "seq": seq, "prev_hash": prev_hash, "row_hash": row_hash}
+    return {**keys, **texts, "at": record.at, "details": details}

@@ -1,0 +1,77 @@
+"""What stages are built from: factories that travel to an actor and build their object there, once.
+
+`engines_for` is where a campaign's models are chosen: the shared deployments of the running graph when there is one,
+otherwise the same classes inside the actor. Heavy libraries are imported there too, by the factory that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from batch.handles import shared_embedder, shared_safety
+from models.campaign.protocol import Audience
+from models.embedding.protocol import Embedder
+from models.knowledge.protocol import KnowledgeSearch
+from models.safety.protocol import SafetyGate
+from models.settings import Settings
+from providers.database import Database
+from providers.systems.audience import SqlAudience
+from providers.systems.identity import utc_now
+
+T = TypeVar("T")
+Build = Callable[[], Awaitable[T]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """One factory per contract that a campaign relies on; `source` tells where the models run."""
+
+    audience: Build[Audience]
+    knowledge: Build[KnowledgeSearch]
+    safety: Build[SafetyGate]
+    source: str
+
+
+def engines_for(settings: Settings, *, shared: bool) -> Engines:
+    """Factories for these settings; `shared` takes embedder and safety gate from the graph on this cluster."""
+    return Engines(
+        audience=partial(_audience, settings),
+        knowledge=partial(_knowledge, settings, shared),
+        safety=partial(_safety, settings, shared),
+        source="shared Serve deployments" if shared else "in the campaign's own processes",
+    )
+
+
+async def _audience(settings: Settings) -> Audience:
+    return SqlAudience(Database(settings.database_url, pool_size=1, busy_timeout_s=settings.database.busy_timeout_s))
+
+
+async def _embedder(settings: Settings, shared: bool) -> Embedder:
+    if shared:
+        return shared_embedder(settings.embedding.model)
+    from models.embedding.engines import EMBEDDERS
+
+    chosen = settings.embedding
+    embedder = EMBEDDERS.load(chosen.engine)(chosen.model, max_batch=chosen.max_batch, cache_entries=0, threads=1)  # type: ignore[call-arg]  # the table promises the protocol; constructors are the engines' own
+    await embedder.load()  # type: ignore[attr-defined]  # see above
+    return embedder
+
+
+async def _knowledge(settings: Settings, shared: bool) -> KnowledgeSearch:
+    from models.knowledge.chroma import ChromaKnowledgeStore
+    from models.knowledge.retriever import Retriever
+
+    chosen = settings.knowledge
+    store = ChromaKnowledgeStore(chosen.host, chosen.port, chosen.collection, timeout_s=chosen.timeout_s)
+    return Retriever(store, await _embedder(settings, shared), utc_now)
+
+
+async def _safety(settings: Settings, shared: bool) -> SafetyGate:
+    if shared:
+        return shared_safety()
+    from models.safety.factory import build_gate
+
+    return build_gate(settings.safety, await _embedder(settings, shared))

@@ -1,0 +1,102 @@
+"""The shared models of the running graph, as objects of the same contracts: the only `.remote()` of the batch half."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from ray import serve
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from models.embedding.protocol import Vectors
+from models.errors import DeadlineExceeded, ModelUnavailable, RapportError, SafetyUnavailable
+from models.resilience.deadline import Deadline
+from models.safety.types import Decision, Purpose, Verdict
+
+Handle = DeploymentHandle[Any]
+
+APPLICATION = "rapport"
+_TIMEOUT_S = 60.0
+
+
+def graph_is_running() -> bool:
+    """Whether this cluster serves the application whose models a campaign can share."""
+    try:
+        application = serve.status().applications.get(APPLICATION)
+    except (RayServeException, RuntimeError, ValueError):
+        return False
+    return application is not None and application.status == "RUNNING"
+
+
+def shared_embedder(model_id: str) -> SharedEmbedder:
+    """The graph's embedder. Raises `ModelUnavailable` when the graph is not there."""
+    return SharedEmbedder(_handle("embedder", ModelUnavailable), model_id=model_id)
+
+
+def shared_safety() -> SharedSafety:
+    """The graph's safety gate. Raises `SafetyUnavailable` when the graph is not there."""
+    return SharedSafety(_handle("safety", SafetyUnavailable))
+
+
+class SharedEmbedder:
+    """`models.embedding.protocol.Embedder`; the dimension is known after the first call."""
+
+    def __init__(self, handle: Handle, *, model_id: str) -> None:
+        self.model_id = model_id
+        self.dimension = 0
+        self._handle = handle
+
+    async def embed(self, texts: Sequence[str], *, deadline: Deadline | None = None) -> Vectors:
+        vectors: Vectors = await _call(self._handle, "embed", ModelUnavailable, deadline, list(texts), deadline)
+        self.dimension = vectors.shape[1]
+        return vectors
+
+
+class SharedSafety:
+    """`models.safety.protocol.SafetyGate`; an unreachable gate blocks."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    async def check(
+        self,
+        texts: Sequence[str],
+        *,
+        purpose: Purpose,
+        vectors: Vectors | None = None,
+        deadline: Deadline | None = None,
+    ) -> list[Verdict]:
+        try:
+            verdicts: list[Verdict] = await _call(
+                self._handle, "check", SafetyUnavailable, deadline, list(texts), purpose, vectors, deadline
+            )
+        except RapportError:
+            blocked = Verdict(decision=Decision.BLOCK, reasons=("safety_unavailable",), available=False)
+            return [blocked for _ in texts]
+        return verdicts
+
+
+def _handle(deployment: str, unavailable: type[RapportError]) -> Handle:
+    try:
+        return serve.get_deployment_handle(deployment, app_name=APPLICATION)
+    except (RayServeException, RuntimeError, ValueError) as exc:
+        raise unavailable(f"the graph has no deployment {deployment}") from exc
+
+
+async def _call(
+    handle: Handle, method: str, unavailable: type[RapportError], deadline: Deadline | None, *args: Any
+) -> Any:
+    response = getattr(handle, method).remote(*args)
+    try:
+        async with (deadline or Deadline.after(_TIMEOUT_S)).enforce(method):
+            return await response
+    except (asyncio.CancelledError, DeadlineExceeded):
+        response.cancel()  # a caller that gave up leaves the call running unless it is told to stop
+        raise
+    except RayTaskError as exc:
+        raise (exc.cause if isinstance(exc.cause, RapportError) else unavailable(f"{method} failed")) from exc
+    except (ActorDiedError, ActorUnavailableError, RayServeException) as exc:
+        raise unavailable(f"{method}: the deployment went away") from exc

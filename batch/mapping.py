@@ -1,0 +1,53 @@
+"""How rows go through a stage on Ray Data, within the share of the cluster that a campaign may take."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+
+from batch.columns import ERROR_CODE, Row, table
+from batch.stages.stage import Stage
+
+
+def prepare_ray_data(*, cpus: float) -> None:
+    """Share a cluster with Serve: a bounded part of the processors, patience for capacity, rows in their order."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=cpus)
+    context.execution_options.preserve_order = True
+    context.execution_no_progress_timeout_s = -1
+    context.enable_progress_bars = False
+
+
+def mapped(
+    rows: pa.Table, stage: type[Stage], *arguments: Any, batch_size: int = 4_096, num_cpus: float = 0.1
+) -> pa.Table:
+    """The rows through one stage; blocks until all are done.
+
+    A stage that holds a model or a connection is built once, in one actor; any other is built for each batch, in
+    whatever worker is free, which saves starting a process.
+    """
+    options: dict[str, Any] = {"batch_size": batch_size, "batch_format": "pyarrow", "num_cpus": num_cpus}
+    dataset = ray.data.from_arrow(rows)
+    if stage.holds_resources:
+        one = ray.data.ActorPoolStrategy(size=1)
+        dataset = dataset.map_batches(stage, fn_constructor_args=arguments, compute=one, **options)
+    else:
+        dataset = dataset.map_batches(_map_once, fn_args=(stage, arguments), **options)
+    blocks = [
+        cast(pa.Table, block).cast(stage.out)
+        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    ]
+    return pa.concat_tables(blocks) if blocks else table([], stage.out)
+
+
+def _map_once(batch: pa.Table, stage: type[Stage], arguments: tuple[Any, ...]) -> pa.Table:
+    return stage(*arguments)(batch)
+
+
+def split(rows: pa.Table) -> tuple[pa.Table, list[Row]]:
+    """The rows that are well, and those that carry an error."""
+    well = pa.array([not code for code in rows[ERROR_CODE].to_pylist()], pa.bool_())
+    return rows.filter(well), rows.filter(pc.invert(well)).to_pylist()

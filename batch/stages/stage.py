@@ -1,0 +1,83 @@
+"""What every stage has in common: a batch is mapped row by row, and a failing row keeps its error in its columns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import pyarrow as pa
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from batch.columns import Row, failed, is_well, table
+from models.errors import Internal, RapportError
+
+_log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+
+
+class Stage(ABC):
+    """A callable class for `map_batches`: one object an actor, so `open` may load a model once.
+
+    A row that fails in `map_row` comes out with `error_code` and `error`; transient failures are tried again first. A
+    failing `open` fails every row of this actor, and never the job.
+    """
+
+    out: ClassVar[pa.Schema]
+    #: Whether `open` loads something worth an actor of its own.
+    holds_resources: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+        self._opened = False
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if self._runner is None:
+            # One loop for the actor's life: connections and Serve handles belong to the loop that opened them.
+            self._runner = asyncio.Runner()
+        rows = self._runner.run(self._map(batch.to_pylist()))
+        return table(rows, self.out)
+
+    async def open(self) -> None:
+        """Load what the rows need; runs once an actor, and again after a failure."""
+        return
+
+    @abstractmethod
+    async def map_row(self, row: Row) -> list[Row]:
+        """What becomes of one row. Raises whatever goes wrong."""
+
+    def stand_in(self, row: Row) -> Row:
+        """The row that carries the error when this one failed: itself, unless it has another schema."""
+        return row
+
+    async def _map(self, rows: list[Row]) -> list[Row]:
+        return [out for row in rows for out in (await self._guarded(row) if is_well(row) else [row])]
+
+    async def _guarded(self, row: Row) -> list[Row]:
+        try:
+            async for attempt in AsyncRetrying(
+                stop=stop_after_attempt(ATTEMPTS),
+                wait=wait_exponential(multiplier=0.2, max=2),
+                retry=retry_if_exception(lambda exc: isinstance(exc, RapportError) and exc.retryable),
+                reraise=True,
+            ):
+                with attempt:
+                    if not self._opened:
+                        await self.open()
+                        self._opened = True
+                    mapped = await self.map_row(row)
+        except Exception as exc:  # the row carries it on; one bad row must not stop a million good ones
+            code, text = describe(exc)
+            if code == Internal.code:
+                _log.exception("a row failed", extra={"stage": type(self).__name__})
+            return [failed(self.stand_in(row), code, text)]
+        return mapped
+
+
+def describe(exc: BaseException) -> tuple[str, str]:
+    """Code and safe text of a failure: our own message, but of a foreign exception only its type."""
+    if isinstance(exc, RapportError):
+        return exc.code, str(exc) or exc.title
+    return Internal.code, f"unexpected {type(exc).__name__}"

@@ -1,0 +1,30 @@
+"""`make bench`: measure the graph beside its baselines; `--topology` compares Ray Serve's proxy modes instead."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+
+from bench import graph, topology
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--topology", action="store_true", help="compare proxy modes (about 5 minutes)")
+    parser.add_argument("--customers", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
+    arguments = parser.parse_args()
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    if arguments.topology:
+        sys.argv = sys.argv[:1]
+        return topology.main()
+    graph.measure(arguments.customers, arguments.seconds, tuple(arguments.connections))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,82 @@
+"""The enrichment orchestrator as a Serve deployment with an HTTP entrance of its own.
+
+The replica that receives a context read owns the L1 cache: a hit is answered here, without a hop, a network call or a
+serialisation (docs/adr/0002).
+"""
+
+from __future__ import annotations
+
+from deployments.ingress.http.application import build_context_api
+from deployments.ingress.middleware import Envelope
+from deployments.ingress.services import ContextServices
+from deployments.limits import build_rate_limiter
+from deployments.metrics import RayMetrics
+from deployments.processes import configure_process, open_database
+from models.enrichment.cache import LRUCache, TieredCache
+from models.enrichment.orchestrator import ContextOrchestrator, cache_version
+from models.enrichment.redis_cache import RedisCache, RedisInvalidations
+from models.enrichment.selection import AgentViews
+from models.enrichment.types import EnrichedContext
+from models.resilience.deadline import Deadline
+from models.sessions.redis import connect
+from models.settings import Settings
+from models.telemetry import Metrics
+from providers.base import ProviderResources
+from providers.database import Database
+from providers.registry import build_providers
+from providers.systems.context_history import SqlContextHistory
+
+
+def build_orchestrator(settings: Settings, database: Database, *, metrics: Metrics) -> ContextOrchestrator:
+    """The orchestrator over all registered providers; the caller starts and closes it."""
+    chosen = settings.context
+    views = AgentViews.read()
+    cache = invalidations = None
+    if chosen.cache_enabled:
+        l2 = None
+        if url := settings.redis.url.get_secret_value():
+            client = connect(url, timeout_s=settings.redis.timeout_s)
+            l2 = RedisCache(client)
+            invalidations = RedisInvalidations(client, version=cache_version(views))
+        cache = TieredCache(LRUCache(entries=chosen.l1_entries), l2, l1_ttl_s=chosen.l1_ttl_s, metrics=metrics)
+    return ContextOrchestrator(
+        build_providers(ProviderResources(database=database)),
+        views=views,
+        cache=cache,
+        invalidations=invalidations,
+        history=SqlContextHistory(database),
+        metrics=metrics,
+        ttl_s=chosen.l2_ttl_s,
+    )
+
+
+class EnrichmentDeployment:
+    """Answers context reads over HTTP, and the conversation's over its handle."""
+
+    async def __init__(self, settings: Settings) -> None:
+        configure_process(settings)
+        self._settings = settings
+        self._metrics = RayMetrics()
+        self._database = open_database(settings)
+        self._orchestrator = build_orchestrator(settings, self._database, metrics=self._metrics)
+        self._orchestrator.start()
+
+    def __serve_build_asgi_app__(self) -> Envelope:  # the name is Ray's: called once, after the constructor
+        services = ContextServices(
+            reader=self._orchestrator, rate_limiter=build_rate_limiter(self._settings), metrics=self._metrics
+        )
+        return build_context_api(services, self._settings)
+
+    async def enrich(
+        self, customer_id: str, agent_type: str, deadline: Deadline, force_refresh: bool, required: tuple[str, ...]
+    ) -> EnrichedContext:
+        return await self._orchestrator.enrich(
+            customer_id, agent_type=agent_type, deadline=deadline, force_refresh=force_refresh, required=required
+        )
+
+    async def invalidate(self, customer_id: str) -> None:
+        await self._orchestrator.invalidate(customer_id)
+
+    async def probe(self) -> None:
+        """Being reachable is the check: providers are isolated, and the database is asked by `/ready` itself."""
+        return None

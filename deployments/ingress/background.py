@@ -1,0 +1,59 @@
+"""Work that outlives its request: a disconnect never cancels a turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from deployments.ingress.errors import log_failure
+from models.errors import Overloaded
+from models.telemetry import request_id
+
+logger = logging.getLogger("rapport.ingress")
+
+T = TypeVar("T")
+
+
+class Background:
+    """Runs at most `limit` pieces of work beside the requests that started them."""
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin the work; await the task through `asyncio.shield`. Raises `Overloaded` when `limit` is reached.
+
+        The task gets a context of its own: Ray finds the calls to cancel after a disconnect through the context of the
+        request, and must not find these.
+        """
+        if len(self._tasks) >= self._limit:
+            work.close()
+            raise Overloaded("too many turns are running").with_retry_after(1.0)
+        context = contextvars.Context()
+        context.run(request_id.set, request_id.get())
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log_failure(error)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let running work end, and cancel what has not ended by then."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        if late:
+            logger.warning("background work was cut off", extra={"count": len(late)})
+            await asyncio.wait(late, timeout=1.0)

@@ -1,0 +1,89 @@
+"""The API ingress as a Serve deployment: builds the routes' services inside the replica."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.campaigns import RayJobCampaignDesk
+from deployments.handles import ContextHandle, ConversationHandle, ProbeHandle
+from deployments.ingress.http.application import build_api
+from deployments.ingress.middleware import Envelope
+from deployments.ingress.services import ApiServices, DependencyReport, DependencyState
+from deployments.limits import build_rate_limiter
+from deployments.metrics import RayMetrics
+from deployments.metrics_scrape import build_metrics_page
+from deployments.processes import configure_process, open_database
+from deployments.readiness import Check, ReadinessChecks
+from models.sessions.redis import connect
+from models.settings import Settings
+from providers.systems.campaigns import SqlCampaignRegistry
+from providers.systems.idempotency import SqlIdempotencyStore
+
+#: What a deployment's absence means to a customer, and whether the system can serve without it.
+MEANING: Mapping[str, tuple[bool, str]] = {
+    "conversation": (True, "messages cannot be routed or answered"),
+    "classifier": (True, "messages cannot be classified"),
+    "embedder": (True, "messages cannot be classified, moderated or searched for"),
+    "safety": (True, "replies are blocked and customer messages go to people"),
+    "language_model": (False, "questions get contact options instead of an answer"),
+    "knowledge": (False, "questions get contact options instead of an answer"),
+    "enrichment": (False, "replies are written without customer context"),
+}
+
+
+class IngressDeployment:
+    """Speaks HTTP for the conversation graph."""
+
+    async def __init__(
+        self, settings: Settings, conversation: DeploymentHandle, others: Mapping[str, DeploymentHandle]
+    ) -> None:
+        configure_process(settings)
+        self._settings = settings
+        self._conversation = ConversationHandle(conversation)
+        context = serve.get_deployment_handle("enrichment", app_name="context")
+        self._probes = {"conversation": self._conversation, "enrichment": ContextHandle(context)} | {
+            name: ProbeHandle(handle) for name, handle in others.items()
+        }
+        self._database = open_database(settings)
+
+    def __serve_build_asgi_app__(self) -> Envelope:  # the name is Ray's: called once, after the constructor
+        services = ApiServices(
+            router=self._conversation,
+            conversation=self._conversation,
+            campaigns=RayJobCampaignDesk(SqlCampaignRegistry(self._database)),
+            idempotency=SqlIdempotencyStore(self._database),
+            readiness=self._readiness(),
+            metrics_page=build_metrics_page(self._settings),
+            rate_limiter=build_rate_limiter(self._settings),
+            metrics=RayMetrics(),
+        )
+        return build_api(services, self._settings)
+
+    def _readiness(self) -> ReadinessChecks:
+        checks = [
+            Check(
+                name="database",
+                ask=self._database.check_health,
+                critical=True,
+                missing="nothing can be recorded; run the migrations or check DATABASE_URL",
+            )
+        ]
+        notes = []
+        if url := self._settings.redis.url.get_secret_value():
+            redis = connect(url, timeout_s=self._settings.redis.timeout_s)
+
+            async def ask_redis() -> None:
+                await redis.ping()
+
+            missing = "no conversations; caches and limits are per replica"
+            checks.append(Check(name="redis", ask=ask_redis, critical=False, missing=missing))
+        else:
+            detail = "memory only: one replica of ingress, enrichment and conversation; nothing survives a restart"
+            notes.append(DependencyReport(name="redis", state=DependencyState.DEGRADED, critical=False, detail=detail))
+        for name, probe in self._probes.items():
+            critical, meaning = MEANING[name]
+            checks.append(Check(name=name, ask=probe.check_health, critical=critical, missing=meaning))
+        return ReadinessChecks(checks, notes=notes)

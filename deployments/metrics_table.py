@@ -1,0 +1,63 @@
+"""Every metric of Rapport: what is counted or observed here exists, and nothing else does.
+
+The names of classification are those of the contact-centre documents; labels never hold an id or a text of a customer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: Ray estimates a histogram's sum from its buckets; a counter of this name beside it holds the exact one.
+EXACT_SUM = "_exact_sum_total"
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+    GAUGE = "gauge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric; `buckets` are the upper bounds of a histogram, ascending, without infinity."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+#: From an L1 hit to a reply of a language model.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
+
+
+def _counter(name: str, help: str, *labels: str) -> Metric:
+    return Metric(name=name, kind=Kind.COUNTER, help=help, labels=labels)
+
+
+def _histogram(name: str, help: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Metric:
+    return Metric(name=name, kind=Kind.HISTOGRAM, help=help, labels=labels, buckets=buckets)
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _counter("classification_requests_total", "Messages that were to be classified.", "channel"),
+        _histogram("classification_latency_seconds", "From message to decision, workflow included."),
+        _histogram("classification_confidence", "Probability of the chosen category.", buckets=TENTHS),
+        _counter("classification_by_category", "Classified messages by category.", "category"),
+        _counter("llm_errors_total", "Failed generations by error code.", "code"),
+        _counter("conversation_turns_total", "Finished turns by outcome.", "outcome"),
+        _counter("context_reads_total", "Context reads by where they were answered.", "served_from"),
+        _counter("context_provider_outcomes_total", "Provider readings by state.", "provider", "state"),
+        _histogram("context_provider_latency_seconds", "Time a provider took.", "provider"),
+        _counter("context_cache_errors_total", "Cache calls that failed.", "tier"),
+        _counter("audit_lines_dropped_total", "Audit lines lost because the database stayed away too long."),
+        _counter("http_requests_total", "Answered requests by route.", "route", "method", "status"),
+        _histogram("http_request_seconds", "Time to the end of an answer by route.", "route", "method"),
+    )
+}

@@ -1,0 +1,128 @@
+"""Figures of a trained moderation probe, and the model card that states them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.safety.types import Harm
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """`hits` of `total`."""
+
+    hits: int
+    total: int
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "–"
+        low, high = wilson(self.hits, self.total)
+        return f"{self.hits / self.total:.1%} [{low:.1%}, {high:.1%}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is known about one harm; all of it from models that did not see the texts judged."""
+
+    harm: Harm
+    threshold: float
+    positives: int
+    negatives: int
+    average_precision: tuple[float, float, float]
+    roc_auc: float
+    recall: Share
+    precision: Share
+    false_blocks: Share
+    benign_blocked: Share
+    own_found: Share
+    own_found_unseen: Share
+    xstest_blocked_unseen: Share
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One row per harm; `ordinary` says of each everyday source which texts each harm would block, shape (texts, H)."""
+
+    model_id: str
+    harms: tuple[Row, ...]
+    ordinary: Mapping[str, Bools]
+
+
+def wilson(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927)."""
+    p, n = hits / total, total
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def average_precision(labels: Floats, scores: Floats) -> float:
+    """Area under the precision-recall curve as the sum of precision at each positive over the positives."""
+    hits = labels[np.argsort(-scores, kind="stable")] == 1
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float(precision[hits].mean()) if hits.any() else 0.0
+
+
+def roc_auc(labels: Floats, scores: Floats) -> float:
+    """Probability that a harmful text scores above a harmless one."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    return float((positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean())
+
+
+def calibration_error(labels: Floats, scores: Floats, bins: int = 10) -> float:
+    """Mean distance of stated probability and observed share over bins of equal size."""
+    order = np.array_split(np.argsort(scores), bins)
+    return float(sum(len(i) * abs(scores[i].mean() - labels[i].mean()) for i in order) / len(labels))
+
+
+def recall_row(
+    *,
+    harm: Harm,
+    threshold: float,
+    public: tuple[Floats, Floats],
+    own_found: Bools,
+    benign_blocked: Bools,
+    own_found_unseen: Bools,
+    xstest_blocked_unseen: Bools,
+    calibration: tuple[Floats, Floats],
+) -> Row:
+    """Figures of one harm from labels and out-of-fold probabilities; the interval of average precision is bootstrapped."""
+    labels, scores = public
+    above = scores >= threshold
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(0, len(labels), len(labels)) for _ in range(1000)]
+    low, high = np.quantile([average_precision(labels[d], scores[d]) for d in draws], [0.025, 0.975])
+
+    def share(hits: Bools) -> Share:
+        return Share(hits=int(hits.sum()), total=len(hits))
+
+    return Row(
+        harm=harm,
+        threshold=threshold,
+        positives=int((labels == 1).sum()),
+        negatives=int((labels == 0).sum()),
+        average_precision=(average_precision(labels, scores), float(low), float(high)),
+        roc_auc=roc_auc(labels, scores),
+        recall=share(above[labels == 1]),
+        precision=share(labels[above] == 1),
+        false_blocks=share(above[labels == 0]),
+        benign_blocked=share(benign_blocked),
+        own_found=share(own_found),
+        own_found_unseen=share(own_found_unseen),
+        xstest_blocked_unseen=share(xstest_blocked_unseen),
+        calibration_error=calibration_error(*calibration),
+    )
+
+
+def render(report: Report) -> str:
+    return "TODO"

@@ -1,0 +1,307 @@
+"""Trains the moderation probe: `python -m models.safety.training DATA.jsonl OUT_DIR [--ordinary MESSAGES.jsonl]`.
+
+DATA has one JSON object a line: `text`, `source`, and 0, 1 or null (not labelled) for each harm. Own-written examples from
+OUT_DIR/own_examples.yaml join it. Every figure in the model card is out of fold; folds keep near-duplicates together.
+The ordinary messages are never trained on: they only measure how often harmless everyday text would be blocked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from models.embedding.protocol import Embedder, Vectors
+from models.registry import Registry
+from models.safety.card import Report, Row, recall_row, render
+from models.safety.probe import Floats, ProbeWeights
+from models.safety.types import Harm
+from models.safety.windows import split_windows
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+HARMS = tuple(Harm)
+OWN = "own"
+#: Sources without any harm that look harmful on purpose; they bound the false blocks.
+HARD_BENIGN = ("xstest_safe", f"{OWN}_benign")
+L2 = 1 / 3
+FOLDS = 5
+SEED = 7
+#: Cosine from which two texts count as the same and never stand on both sides of a fold.
+DUPLICATE = 0.85
+#: The blocking threshold of a harm is the smallest probability that keeps false blocks, out of fold, within both bounds.
+MAX_FALSE_BLOCKS_HARD_BENIGN = 0.02
+MAX_FALSE_BLOCKS_OTHER = 0.10
+#: Severities 1 to 3 divide the way up to the blocking threshold, 5 to 7 the way from there to certainty.
+BELOW = (0.25, 0.5, 0.75)
+ABOVE = (0.4, 0.7, 0.9)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """N labelled texts and the vectors of their windows.
+
+    `labels` (N, H) holds 0, 1 or NaN for unlabelled; `owners` (W,) is the text each of the W windows belongs to.
+    """
+
+    sources: NDArray[np.str_]
+    labels: Floats
+    vectors: Vectors
+    owners: Ints
+    groups: Ints
+
+    def is_source(self, *names: str) -> Bools:
+        return np.asarray(np.isin(self.sources, names))
+
+
+def load_examples(data: Path, own: Path) -> list[tuple[str, str, tuple[float, ...]]]:
+    """(text, source, labels in the order of `HARMS`) of the data set and of the own-written examples."""
+    examples = []
+    with data.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            labels = tuple(float("nan") if row[harm.value] is None else float(row[harm.value]) for harm in HARMS)
+            examples.append((row["text"], row["source"], labels))
+    for kind, texts in yaml.safe_load(own.read_text(encoding="utf-8")).items():
+        examples.extend((text, f"{OWN}_{kind}", _own_labels(kind)) for text in texts)
+    return examples
+
+
+def _own_labels(kind: str) -> tuple[float, ...]:
+    # Threats and hatred shade into each other: an example of one says nothing about the other.
+    open_question = {Harm.HATE: Harm.VIOLENCE, Harm.VIOLENCE: Harm.HATE}
+    return tuple(
+        1.0 if harm.value == kind else float("nan") if open_question.get(harm, "") == kind else 0.0 for harm in HARMS
+    )
+
+
+async def embed_corpus(examples: Sequence[tuple[str, str, tuple[float, ...]]], embedder: Embedder) -> Corpus:
+    pieces: list[str] = []
+    owners: list[int] = []
+    for index, (text, _, _) in enumerate(examples):
+        windows = split_windows(text)
+        pieces.extend(windows)
+        owners.extend([index] * len(windows))
+    vectors = await embedder.embed(pieces)
+    first = np.searchsorted(owners, np.arange(len(examples)))
+    return Corpus(
+        sources=np.array([source for _, source, _ in examples]),
+        labels=np.array([labels for _, _, labels in examples]),
+        vectors=vectors,
+        owners=np.array(owners, dtype=np.int64),
+        groups=_group(vectors[first]),
+    )
+
+
+def _group(vectors: Vectors) -> Ints:
+    """Ids of the connected components of near-duplicates."""
+    groups = np.arange(len(vectors), dtype=np.int64)
+    close = np.triu(vectors @ vectors.T > DUPLICATE, 1)
+    for a, b in np.argwhere(close):
+        groups[groups == groups[b]] = groups[a]
+    return groups
+
+
+def assign_folds(groups: Ints, positive: Bools, count: int, seed: int) -> Ints:
+    """A fold per text: groups stay whole, and positives are spread as evenly as the groups allow."""
+    rng = np.random.default_rng(seed)
+    names, position = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(position)
+    positives = np.bincount(position, weights=positive)
+    order = rng.permutation(len(names))
+    of_group = np.zeros(len(names), dtype=np.int64)
+    load = np.zeros((count, 2))
+    for g in sorted(order, key=lambda g: -float(positives[g])):
+        # Groups with positives even out the positives; the others then even out the sizes.
+        fold = min(range(count), key=lambda f: load[f, 0] if positives[g] else load[f, 1])
+        of_group[g] = fold
+        load[fold] += positives[g], sizes[g]
+    return of_group[position]
+
+
+def fit_logistic(x: Floats, y: Floats, weights: Floats, l2: float) -> Floats:
+    """Coefficients with the intercept last, minimising weighted log-loss + l2/2 |coefficients|^2 by Newton's method."""
+    design = np.hstack([x, np.ones((len(x), 1))])
+    penalty = np.full(design.shape[1], l2)
+    penalty[-1] = 1e-6
+
+    def loss(beta: Floats) -> float:
+        z = design @ beta
+        return float((weights * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * (penalty * beta * beta).sum())
+
+    beta = np.zeros(design.shape[1])
+    current = loss(beta)
+    for _ in range(100):
+        p = 0.5 * (1 + np.tanh(0.5 * (design @ beta)))
+        gradient = design.T @ (weights * (p - y)) + penalty * beta
+        curvature = (design * (weights * p * (1 - p))[:, None]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(curvature, gradient)
+        # A full Newton step overshoots on nearly separable data.
+        while (following := loss(beta - step)) > current and np.abs(step).max() > 1e-9:
+            step *= 0.5
+        beta = beta - step
+        if current - following < 1e-9 * max(1.0, current):
+            break
+        current = following
+    return beta
+
+
+def fit_harm(corpus: Corpus, labels: Floats, use: Bools) -> Floats:
+    """Coefficients for one harm from the texts in `use`.
+
+    All windows of a harmless text are harmless; of a harmful one only the worst is taken to be (multiple-instance
+    learning), found in two rounds. Positives weigh the square root of the imbalance.
+    """
+    inside = use[corpus.owners]
+    x, owners = corpus.vectors[inside].astype(np.float64), corpus.owners[inside]
+    y = labels[owners]
+    share = 1.0 / np.bincount(owners, minlength=len(labels))[owners]
+    positive = labels[use] == 1
+    balance = np.sqrt((~positive).sum() / max(1, positive.sum()))
+    weights = share * np.where(y == 1, balance, 1.0)
+    beta = fit_logistic(x, y, weights, L2)
+    for _ in range(2):
+        score = x @ beta[:-1]
+        worst = np.full(len(labels), -np.inf)
+        np.maximum.at(worst, owners, score)
+        chosen = np.where(y == 1, (score == worst[owners]).astype(float), share)
+        beta = fit_logistic(x, y, chosen * np.where(y == 1, balance, 1.0), L2)
+    return beta
+
+
+def worst_logits(corpus: Corpus, beta: Floats) -> Floats:
+    """Highest log-odds over the windows of each text, as `ProbeModerator` will see it."""
+    worst = np.full(len(corpus.labels), -np.inf)
+    np.maximum.at(worst, corpus.owners, corpus.vectors.astype(np.float64) @ beta[:-1] + beta[-1])
+    return worst
+
+
+def out_of_fold(corpus: Corpus, labels: Floats) -> Floats:
+    """Log-odds of every text from a model that saw neither it nor its near-duplicates, averaged over three splits."""
+    known = np.isfinite(labels)
+    total = np.zeros(len(labels))
+    for repeat in range(3):
+        folds = assign_folds(corpus.groups, labels == 1, FOLDS, SEED + repeat)
+        for fold in range(FOLDS):
+            held_out = folds == fold
+            total[held_out] += worst_logits(corpus, fit_harm(corpus, labels, known & ~held_out))[held_out]
+    return total / 3
+
+
+def choose_threshold(probability: Floats, harmless: Bools, hard_benign: Bools) -> float:
+    """The smallest probability within both bounds on false blocks; see the constants above."""
+
+    def bound(scores: Floats, rate: float) -> float:
+        allowed = int(np.floor(rate * len(scores)))
+        return float(np.sort(scores)[::-1][allowed]) if len(scores) else 0.0
+
+    threshold = max(
+        bound(probability[hard_benign], MAX_FALSE_BLOCKS_HARD_BENIGN),
+        bound(probability[harmless & ~hard_benign], MAX_FALSE_BLOCKS_OTHER),
+    )
+    return min(0.95, max(0.02, threshold + 1e-6))
+
+
+def cuts(threshold: float) -> list[float]:
+    """The seven severity cuts around a blocking threshold."""
+    return [threshold * f for f in BELOW] + [threshold] + [threshold + (1 - threshold) * f for f in ABOVE]
+
+
+def train(corpus: Corpus, model_id: str, ordinary: dict[str, Vectors]) -> tuple[ProbeWeights, Report]:
+    """Weights from everything, and the out-of-fold report that says how well such weights do."""
+    coefficients, intercepts, severity_cuts, rows = [], [], [], []
+    hard_benign = corpus.is_source(*HARD_BENIGN)
+    own = np.char.startswith(corpus.sources, OWN)
+    for index, harm in enumerate(HARMS):
+        labels = corpus.labels[:, index]
+        known = np.isfinite(labels)
+        logits = out_of_fold(corpus, labels)
+        slope, offset = fit_logistic(logits[known, None], labels[known], np.ones(int(known.sum())), 1e-3)
+        probability = np.where(known, 1 / (1 + np.exp(-(slope * logits + offset))), np.nan)
+        threshold = choose_threshold(probability, labels == 0, hard_benign)
+        beta = fit_harm(corpus, labels, known)
+        coefficients.append(slope * beta[:-1])
+        intercepts.append(slope * beta[-1] + offset)
+        severity_cuts.append(cuts(threshold))
+
+        def score(use: Bools, on: Bools, labels: Floats = labels, s: float = slope, o: float = offset) -> Floats:
+            logits = worst_logits(corpus, fit_harm(corpus, labels, use))[on]
+            return np.asarray(1 / (1 + np.exp(-(s * logits + o))))
+
+        rows.append(_row(harm, corpus, labels, probability, threshold, own, hard_benign, score))
+        _log.info("%s: threshold %.3f", harm.value, threshold)
+    weights = ProbeWeights(
+        model_id=model_id,
+        harms=HARMS,
+        coefficients=np.array(coefficients),
+        intercepts=np.array(intercepts),
+        severity_cuts=np.array(severity_cuts),
+    )
+    blocked = {name: (weights.probabilities(vectors) >= weights.severity_cuts[:, 3]) for name, vectors in ordinary.items()}
+    return weights, Report(model_id=model_id, harms=tuple(rows), ordinary=blocked)
+
+
+def _row(
+    harm: Harm,
+    corpus: Corpus,
+    labels: Floats,
+    probability: Floats,
+    threshold: float,
+    own: Bools,
+    hard_benign: Bools,
+    score: Callable[[Bools, Bools], Floats],
+) -> Row:
+    known, positive = np.isfinite(labels), labels == 1
+    public = known & ~own & ~corpus.is_source("xstest_safe")
+    xstest = corpus.is_source("xstest_safe")
+    return recall_row(
+        harm=harm,
+        threshold=threshold,
+        public=(labels[public], probability[public]),
+        own_found=probability[own & positive] >= threshold,
+        benign_blocked=probability[hard_benign] >= threshold,
+        own_found_unseen=score(known & ~own, own & positive) >= threshold,
+        xstest_blocked_unseen=score(known & ~xstest, xstest) >= threshold,
+        calibration=(labels[known], probability[known]),
+    )
+
+
+async def _main(data: Path, out: Path, ordinary: Path | None) -> None:
+    embedders: Registry[Embedder] = Registry("embedding engine")
+    embedders.register("bundled", "models.embedding.sentence_transformers:SentenceTransformerEmbedder")
+    embedder = embedders.load("bundled")()
+    corpus = await embed_corpus(load_examples(data, out / "own_examples.yaml"), embedder)
+    everyday: dict[str, list[str]] = {}
+    if ordinary is not None:
+        with ordinary.open(encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                everyday.setdefault(row["source"], []).append(row["text"])
+    vectors = {source: await embedder.embed(texts[:1000]) for source, texts in everyday.items()}
+    weights, report = train(corpus, embedder.model_id, vectors)
+    weights.save(out / "moderation_probe.npz")
+    (out / "MODEL_CARD.md").write_text(render(report), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the moderation probe and write its model card.")
+    parser.add_argument("data", type=Path, help="labelled texts, JSON lines")
+    parser.add_argument("out", type=Path, help="folder with own_examples.yaml; receives weights and card")
+    parser.add_argument("--ordinary", type=Path, help="everyday messages, JSON lines with text and source")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    asyncio.run(_main(arguments.data, arguments.out, arguments.ordinary))
+
+
+if __name__ == "__main__":
+    main()

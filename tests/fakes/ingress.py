@@ -1,0 +1,381 @@
+"""What stands behind the routes in ingress tests: each fake keeps the contract's promises in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from deployments.ingress.http import build_api, build_context_api
+from deployments.ingress.metrics_page import LocalCounterMemory, MetricsPage
+from deployments.ingress.services import (
+    ApiServices,
+    CampaignReport,
+    ContextServices,
+    DependencyReport,
+    DependencyState,
+)
+from models.classification.types import Category, Classification, Intent
+from models.enrichment.types import ContextReading, ReadFormat, ServedFrom
+from models.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyMismatch,
+    InProgress,
+    NotFound,
+    UnknownAgentType,
+    UnknownCustomer,
+)
+from models.llm.types import Citation
+from models.resilience.deadline import Deadline
+from models.sessions.types import Outcome, Session, SessionStatus, Turn
+from models.settings import Settings
+from models.workflows.types import InboundMessage, NextStep, PreparedAction, WorkflowResult
+from providers.systems.campaigns import CampaignRun, CampaignStatus
+from providers.systems.idempotency import Fresh, Replay
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+CITATION = Citation(
+    passage_id="doc_1#0",
+    document_id="doc_1",
+    title="Inviting colleagues",
+    version="3",
+    quote="Open Settings, then Team.",
+)
+
+
+@dataclass
+class FakeRouter:
+    """Answers every message as a service action on an order; `fails` is raised instead while it is set."""
+
+    fails: BaseException | None = None
+    seen: list[InboundMessage] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    async def route(self, message: InboundMessage, *, deadline: Deadline) -> WorkflowResult:
+        self.seen.append(message)
+        self.arrived.release()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
+        return WorkflowResult(
+            classification=Classification(
+                category=Category.SERVICE_ACTION,
+                confidence=0.91,
+                reasoning="near to order questions",
+                intent=Intent.TRACK_ORDER,
+                intent_confidence=0.8,
+            ),
+            decision_path=("classified", "order checked"),
+            next_step=NextStep.CONFIRM_ACTION,
+            reply="Your order is on its way.",
+            citations=(CITATION,),
+            entities={"order_id": "ORD-1001", "owned": True},
+            action=PreparedAction(
+                action_id="act_1",
+                intent=Intent.TRACK_ORDER,
+                customer_id=message.customer_id,
+                order_id="ORD-1001",
+                summary="Send the tracking link",
+                ready=True,
+            ),
+        )
+
+
+@dataclass
+class FakeConversation:
+    """Sessions in memory; a turn waits for `gate` when there is one."""
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+    gate: asyncio.Event | None = None
+    fails: BaseException | None = None
+    arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    async def open(
+        self, *, customer_id: str | None, agent_type: str | None, principal: str, metadata: dict[str, str]
+    ) -> Session:
+        if agent_type == "astrologer":
+            raise UnknownAgentType("there is no such agent type")
+        session = Session(
+            session_id=f"ses_{len(self.sessions) + 1:04d}",
+            customer_id=customer_id,
+            agent_type=agent_type,
+            owner=principal,
+            created_at=NOW,
+            updated_at=NOW,
+            expires_at=NOW + timedelta(days=1),
+            metadata=metadata,
+        )
+        self.sessions[session.session_id] = session
+        return session
+
+    async def get(self, session_id: str, *, principal: str) -> Session:
+        if session_id not in self.sessions:
+            raise NotFound("there is no such session")
+        session = self.sessions[session_id]
+        if session.owner != principal:
+            raise Forbidden("this session belongs to another credential")
+        return session
+
+    async def end(self, session_id: str, *, principal: str) -> Session:
+        ended = replace(await self.get(session_id, principal=principal), status=SessionStatus.ENDED)
+        self.sessions[session_id] = ended
+        return ended
+
+    async def of_customer(self, customer_id: str, *, principal: str) -> list[Session]:
+        found = [s for s in self.sessions.values() if s.customer_id == customer_id and s.owner == principal]
+        return found[::-1]
+
+    async def turn(
+        self,
+        session_id: str,
+        text: str,
+        *,
+        principal: str,
+        client_message_id: str | None,
+        request_id: str,
+        deadline: Deadline,
+        turn_id: str | None = None,
+    ) -> Turn:
+        session = await self.get(session_id, principal=principal)
+        if session.status is SessionStatus.ENDED:
+            raise Conflict("this session has ended")
+        number = len(session.turns) + 1
+        turn = Turn(turn_id=turn_id or f"turn_{number}", client_message_id=client_message_id, text=text, at=NOW)
+        self.sessions[session_id] = replace(session, turns=(*session.turns, turn))
+        self.arrived.release()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
+        done = replace(
+            turn,
+            outcome=Outcome.ANSWERED,
+            reply=CITATION.quote,
+            citations=(CITATION,),
+            prompt_tokens=12,
+            completion_tokens=5,
+            timings_ms={"total": 1.5},
+        )
+        session = self.sessions[session_id]
+        turns = tuple(done if each.turn_id == done.turn_id else each for each in session.turns)
+        self.sessions[session_id] = replace(session, turns=turns)
+        return done
+
+
+@dataclass
+class FakeReader:
+    """Knows `customer_123` only; the second read of a format comes from L1."""
+
+    body: bytes = b'{"customer_id":"customer_123", "complete":true}'
+    fails: BaseException | None = None
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    async def read(
+        self,
+        customer_id: str,
+        *,
+        agent_type: str,
+        deadline: Deadline,
+        max_age_ms: int | None = None,
+        force_refresh: bool = False,
+        required: Sequence[str] = (),
+        format: ReadFormat = ReadFormat.JSON,
+        max_tokens: int | None = None,
+    ) -> ContextReading:
+        if self.fails is not None:
+            raise self.fails
+        if customer_id != "customer_123":
+            raise UnknownCustomer("there is no customer with this id")
+        if agent_type == "astrologer":
+            raise UnknownAgentType("there is no such agent type")
+        hit = any(call["format"] is format for call in self.calls) and not force_refresh
+        self.calls.append(
+            {
+                "agent_type": agent_type,
+                "remaining_s": deadline.remaining_s(),
+                "max_age_ms": max_age_ms,
+                "force_refresh": force_refresh,
+                "required": required,
+                "format": format,
+                "max_tokens": max_tokens,
+            }
+        )
+        return ContextReading(
+            body=b"Customer: Acme Corp" if format is ReadFormat.PROMPT else self.body,
+            media_type="text/plain; charset=utf-8" if format is ReadFormat.PROMPT else "application/json",
+            served_from=ServedFrom.L1 if hit else ServedFrom.ORIGIN,
+            complete=True,
+            age_ms=2500 if hit else 0,
+            ttl_ms=27_900,
+            context_version="v-1",
+            cache_hit=hit,
+            elapsed_ms=0.1,
+        )
+
+    async def invalidate(self, customer_id: str) -> None:
+        return None
+
+
+@dataclass
+class FakeCampaigns:
+    runs: dict[str, CampaignRun] = field(default_factory=dict)
+    fails: BaseException | None = None
+
+    async def start(self, config: Mapping[str, Any], *, owner: str, request_id: str) -> CampaignRun:
+        if self.fails is not None:
+            raise self.fails
+        run = CampaignRun(
+            campaign_id=f"cpn_{len(self.runs) + 1}",
+            owner=owner,
+            status=CampaignStatus.QUEUED,
+            stage="",
+            progress=0.0,
+            config=config,
+            report_path=None,
+            error=None,
+            created_at=NOW,
+            updated_at=NOW,
+        )
+        self.runs[run.campaign_id] = run
+        return run
+
+    async def get(self, campaign_id: str) -> CampaignRun:
+        if campaign_id not in self.runs:
+            raise NotFound("there is no such campaign")
+        return self.runs[campaign_id]
+
+    async def report(self, campaign_id: str) -> CampaignReport:
+        if not self.runs[campaign_id].status.ended:
+            raise Conflict("the campaign still runs")
+        return CampaignReport(json=b'{"lift":0.1}', html=b"<h1>Report</h1>")
+
+
+@dataclass
+class FakeIdempotency:
+    """The store's contract in memory."""
+
+    kept: dict[tuple[str, str, str], tuple[str, Replay | None]] = field(default_factory=dict)
+    claims: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+
+    async def begin(self, principal: str, route: str, key: str, body_hash: str) -> Fresh | Replay:
+        scope = (principal, route, key)
+        if scope not in self.kept:
+            self.kept[scope] = (body_hash, None)
+            claim = Fresh(key_id=len(self.claims), attempt="att")
+            self.claims[claim.key_id] = scope
+            return claim
+        first_hash, answer = self.kept[scope]
+        if first_hash != body_hash:
+            raise IdempotencyMismatch("this Idempotency-Key was used before with another body")
+        if answer is None:
+            raise InProgress("the same request is still running").with_retry_after(1.0)
+        return answer
+
+    async def finish(self, claim: Fresh, *, status: int, body: bytes) -> None:
+        scope = self.claims[claim.key_id]
+        self.kept[scope] = (self.kept[scope][0], Replay(status=status, body=body))
+
+    async def abandon(self, claim: Fresh) -> None:
+        del self.kept[self.claims[claim.key_id]]
+
+
+@dataclass
+class FakeReadiness:
+    reports: list[DependencyReport] = field(
+        default_factory=lambda: [
+            DependencyReport(name="database", state=DependencyState.UP, critical=True, latency_ms=0.4),
+            DependencyReport(name="redis", state=DependencyState.UP, critical=False),
+        ]
+    )
+
+    async def check(self) -> Sequence[DependencyReport]:
+        return self.reports
+
+
+@dataclass
+class FakeRateLimiter:
+    """Gives each principal as many requests as its minute has, and never more: no time passes in a test."""
+
+    taken: Counter[str] = field(default_factory=Counter)
+
+    async def try_take(self, principal: str, *, per_minute: int) -> float:
+        if self.taken[principal] >= per_minute:
+            return 12.2
+        self.taken[principal] += 1
+        return 0.0
+
+
+@dataclass
+class RecordingMetrics:
+    counted: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    observed: list[tuple[str, float, dict[str, str]]] = field(default_factory=list)
+
+    def count(self, name: str, value: float = 1.0, **labels: str) -> None:
+        self.counted.append((name, labels))
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self.observed.append((name, value, labels))
+
+
+async def no_nodes() -> list[str]:
+    return []
+
+
+@dataclass
+class World:
+    """Both applications over one set of fakes."""
+
+    settings: Settings = field(default_factory=Settings)
+    router: FakeRouter = field(default_factory=FakeRouter)
+    conversation: FakeConversation = field(default_factory=FakeConversation)
+    reader: FakeReader = field(default_factory=FakeReader)
+    campaigns: FakeCampaigns = field(default_factory=FakeCampaigns)
+    idempotency: FakeIdempotency = field(default_factory=FakeIdempotency)
+    readiness: FakeReadiness = field(default_factory=FakeReadiness)
+    rate_limiter: FakeRateLimiter = field(default_factory=FakeRateLimiter)
+    metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
+
+    def __post_init__(self) -> None:
+        self.api = build_api(
+            ApiServices(
+                router=self.router,
+                conversation=self.conversation,
+                campaigns=self.campaigns,
+                idempotency=self.idempotency,
+                readiness=self.readiness,
+                metrics_page=MetricsPage(no_nodes, LocalCounterMemory()),
+                rate_limiter=self.rate_limiter,
+                metrics=self.metrics,
+            ),
+            self.settings,
+        )
+        self.context = build_context_api(
+            ContextServices(reader=self.reader, rate_limiter=self.rate_limiter, metrics=self.metrics), self.settings
+        )
+
+    @asynccontextmanager
+    async def client(self, *, host: str = "127.0.0.1", key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+        """A caller at `host`, with a key or without; both applications as Serve mounts them."""
+        prefix = "/api/v1/customers"
+        main = httpx.ASGITransport(app=self.api, client=(host, 50_000), raise_app_exceptions=False)
+        context = httpx.ASGITransport(
+            app=self.context, client=(host, 50_000), root_path=prefix, raise_app_exceptions=False
+        )
+
+        class ByPrefix(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                transport = context if request.url.path.startswith(prefix + "/") else main
+                return await transport.handle_async_request(request)
+
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with httpx.AsyncClient(transport=ByPrefix(), base_url="http://127.0.0.1:8000", headers=headers) as client:
+            yield client

@@ -1,0 +1,157 @@
+"""The documented Python door, on the demo company and on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+import providers.registry
+from demo.seed import plant
+from models.enrichment.types import HistoryEntry
+from models.errors import ConfigurationError, InvalidRequest, UnknownAgentType
+from models.settings import Settings
+from providers.base import ProviderResources, utc_now
+from providers.context_service import ContextEnrichmentService
+from providers.database import Database
+from providers.registry import BUILT_IN, build_providers
+from providers.systems.context_history import SqlContextHistory
+from tests.fakes.enrichment import DOCUMENTED_PROMPT, DOCUMENTED_SUMMARY, NOW, FakeProvider
+
+CUSTOMERS = 123
+
+
+def service(database_url: str, **options: Any) -> ContextEnrichmentService:
+    options.setdefault("now", lambda: NOW)
+    return ContextEnrichmentService(database_url=database_url, redis_url="", settings=Settings(), **options)
+
+
+@pytest.fixture
+async def demo_url(database: Database, database_url: str) -> str:
+    await plant(database, customers=CUSTOMERS, seed=7, now=NOW)
+    return database_url
+
+
+async def test_acme_reads_as_documented(demo_url: str) -> None:
+    async with service(demo_url) as contexts:
+        context = await contexts.enrich_context("customer_123")
+        assert context.to_prompt_context() == DOCUMENTED_PROMPT
+        assert await contexts.get_context_summary("customer_123") == DOCUMENTED_SUMMARY
+        assert context.customer_intelligence is not None
+        assert context.customer_intelligence.contact_email == "[redacted]"
+
+
+async def test_every_demo_customer_has_a_complete_context(demo_url: str) -> None:
+    async with service(demo_url) as contexts:
+        for number in range(1, CUSTOMERS + 1, 4):
+            context = await contexts.enrich_context(f"customer_{number}", "success")
+            assert context.complete, [outcome for outcome in context.outcomes if outcome.detail]
+            assert context.customer_intelligence is not None
+            assert context.to_prompt_context().count("\n") > 10
+
+
+async def test_an_unknown_customer_gets_a_marked_minimal_context(demo_url: str) -> None:
+    async with service(demo_url) as contexts:
+        context = await contexts.enrich_context("customer_999999")
+        assert context.minimal
+        assert {outcome.detail for outcome in context.outcomes} == {"there is no such customer"}
+        assert (await contexts.get_context_summary("nobody"))["company_name"] == "unknown"
+        with pytest.raises(UnknownAgentType):
+            await contexts.enrich_context("nobody", "astrology")
+        with pytest.raises(InvalidRequest):
+            await contexts.enrich_context("no body")
+
+
+async def test_a_lost_database_gives_a_minimal_context(empty_url: str) -> None:
+    async with service(empty_url) as contexts:
+        context = await contexts.enrich_context("customer_123")
+        assert context.minimal
+        assert not context.complete
+
+
+async def test_the_cache_can_be_skipped_invalidated_and_switched_off(demo_url: str) -> None:
+    async with service(demo_url) as contexts:
+        assert not (await contexts.enrich_context("customer_1")).cache_hit
+        assert (await contexts.enrich_context("customer_1")).cache_hit
+        assert not (await contexts.enrich_context("customer_1", force_refresh=True)).cache_hit
+        await contexts.invalidate_cache("customer_1")
+        assert not (await contexts.enrich_context("customer_1")).cache_hit
+    async with service(demo_url, enable_caching=False) as contexts:
+        assert [(await contexts.enrich_context("customer_1")).cache_hit for _ in range(2)] == [False, False]
+
+
+def test_a_service_may_outlive_an_event_loop(empty_url: str) -> None:
+    contexts = service(empty_url)
+
+    async def once() -> bool:
+        context = await contexts.enrich_context("customer_1")
+        await contexts.close()
+        return context.minimal
+
+    assert [asyncio.run(once()) for _ in range(2)] == [True, True]
+
+
+async def test_history_keeps_what_differs_from_the_newest(database: Database) -> None:
+    history = SqlContextHistory(database)
+
+    def entry(version: str, agent_type: str = "support") -> HistoryEntry:
+        return HistoryEntry(
+            customer_id="customer_1",
+            agent_type=agent_type,
+            context_version=version,
+            content={"support_history": {"open_tickets": len(version)}},
+            at=utc_now(),
+        )
+
+    kept = [await history.record(entry(version)) for version in ("a", "a", "b", "a")]
+    assert kept == [True, False, True, True]
+    assert await history.record(entry("a", "sales"))
+    recent = await history.recent("customer_1", agent_type="support", limit=2)
+    assert [found.context_version for found in recent] == ["a", "b"]
+    assert recent[0].content == {"support_history": {"open_tickets": 1}}
+
+
+async def test_history_follows_the_data(demo_url: str, database: Database) -> None:
+    async with service(demo_url) as contexts:
+        for _ in range(3):
+            await contexts.enrich_context("customer_123", "sales", force_refresh=True)
+            await contexts._opened().settle()
+    [entry] = await SqlContextHistory(database).recent("customer_123", agent_type="sales")
+    assert entry.content["customer_intelligence"]["company_name"] == "Acme Corp"
+
+
+class Horoscope(FakeProvider):
+    """A provider of somebody else's."""
+
+    def __init__(self, resources: ProviderResources) -> None:
+        super().__init__("account_health")
+
+
+class TestRegistry:
+    def entries(self, monkeypatch: pytest.MonkeyPatch, name: str, target: str) -> None:
+        entry = EntryPoint(name=name, value=target, group=providers.registry.ENTRY_POINTS)
+        monkeypatch.setattr(providers.registry, "entry_points", lambda group: [entry])
+
+    async def test_the_table_agrees_with_the_classes(self, database: Database) -> None:
+        built = build_providers(ProviderResources(database=database))
+        assert {provider.spec.name for provider in built} == set(BUILT_IN)
+        assert {provider.spec.section for provider in built} == set(BUILT_IN)
+
+    async def test_installed_providers_enter_by_the_same_path(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        resources = ProviderResources(database=database)
+        self.entries(monkeypatch, "account_health", f"{__name__}:Horoscope")
+        with pytest.raises(ConfigurationError, match="twice"):
+            build_providers(resources)
+        self.entries(monkeypatch, "horoscope", f"{__name__}:Horoscope")
+        with pytest.raises(ConfigurationError, match="calls itself"):
+            build_providers(resources, ["horoscope"])
+        monkeypatch.setattr(providers.registry, "BUILT_IN", {})
+        self.entries(monkeypatch, "account_health", f"{__name__}:Horoscope")
+        [provider] = build_providers(resources)
+        assert isinstance(provider, Horoscope)
+        with pytest.raises(ConfigurationError, match="unknown context provider"):
+            build_providers(resources, ["palmistry"])
