@@ -32,13 +32,14 @@ from models.campaign.config import CampaignConfig, load_campaign_config
 from models.campaign.frames import ToneFrame, load_frames
 from models.campaign.reporting import PAGE, CampaignReport
 from models.campaign.types import StageState, Tone
+from models.clock import utc_now
 from models.errors import ConfigurationError, Conflict, DatabaseUnavailable, RapportError
+from models.ids import new_id
 from models.settings import Settings, load_settings
 from models.telemetry import configure_logging
 from providers.database import Database
 from providers.systems.audit import SqlAuditLog
 from providers.systems.campaigns import CampaignStatus, SqlCampaignRegistry
-from providers.systems.identity import random_id, utc_now
 
 OK, NO_REPORT, WRONG_INPUT, WITH_FAILURES, CANCELLED = 0, 1, 2, 3, 4
 _LIBRARIES = ("ray", "scipy", "statsmodels", "scikit-learn")
@@ -172,7 +173,7 @@ async def _campaign(
                 versions={name: version(name) for name in _LIBRARIES},
             ),
             clock=utc_now,
-            new_id=random_id,
+            new_id=new_id,
             progress=progress,
         )
         try:
@@ -189,9 +190,12 @@ async def _campaign(
 async def _finish(registry: SqlCampaignRegistry, report: CampaignReport, folder: Path) -> int:
     campaign_id = report.provenance.campaign_id
     for stage in report.stages:
-        problem = f" {stage.error_code} {stage.error}" if stage.error_code else f" {stage.note}" if stage.note else ""
+        first = next(iter(stage.failures), None)
+        problem = f"{stage.error_code} {stage.error}" if stage.error_code else stage.note
+        if first:
+            problem = f"{problem} first failure: {first.key} {first.code} {first.detail}"
         rows = f"{stage.rows_out}/{stage.rows_in} in {stage.duration_s:.1f} s"
-        say(f"{stage.name:<13} {stage.state.value:<10} {rows}{problem}")
+        say(f"{stage.name:<13} {stage.state.value:<10} {rows}  {problem.strip()}")
     if report.stages[-1].state is not StageState.COMPLETED:
         await _end(registry, campaign_id, CampaignStatus.FAILED, error=report.stages[-1].error or "no report")
         return NO_REPORT

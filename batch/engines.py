@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from batch.handles import shared_embedder, shared_safety
 from models.campaign.protocol import Audience
+from models.clock import utc_now
 from models.embedding.protocol import Embedder
 from models.knowledge.protocol import KnowledgeSearch
 from models.safety.protocol import SafetyGate
 from models.settings import Settings
 from providers.database import Database
 from providers.systems.audience import SqlAudience
-from providers.systems.identity import utc_now
 
 T = TypeVar("T")
 Build = Callable[[], Awaitable[T]]
@@ -52,11 +52,11 @@ async def _audience(settings: Settings) -> Audience:
 async def _embedder(settings: Settings, shared: bool) -> Embedder:
     if shared:
         return shared_embedder(settings.embedding.model)
-    from models.embedding.engines import EMBEDDERS
+    from models.embedding.engines import engines
 
     chosen = settings.embedding
-    embedder = EMBEDDERS.load(chosen.engine)(chosen.model, max_batch=chosen.max_batch, cache_entries=0, threads=1)  # type: ignore[call-arg]  # the table promises the protocol; constructors are the engines' own
-    await embedder.load()  # type: ignore[attr-defined]  # see above
+    embedder = engines.load(chosen.engine)(chosen.model, max_batch=chosen.max_batch, cache_entries=0, threads=1)
+    await embedder.load()
     return embedder
 
 

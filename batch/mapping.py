@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ def prepare_ray_data(*, cpus: float) -> None:
     context.execution_options.preserve_order = True
     context.execution_no_progress_timeout_s = -1
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # a plan and a summary for every small dataset otherwise
 
 
 def mapped(
@@ -29,22 +31,30 @@ def mapped(
     A stage that holds a model or a connection is built once, in one actor; any other is built for each batch, in
     whatever worker is free, which saves starting a process.
     """
+    if not rows.num_rows:
+        return table([], stage.out)
     options: dict[str, Any] = {"batch_size": batch_size, "batch_format": "pyarrow", "num_cpus": num_cpus}
-    dataset = ray.data.from_arrow(rows)
+    dataset: ray.data.Dataset = ray.data.from_arrow(rows)
     if stage.holds_resources:
         one = ray.data.ActorPoolStrategy(size=1)
         dataset = dataset.map_batches(stage, fn_constructor_args=arguments, compute=one, **options)
     else:
-        dataset = dataset.map_batches(_map_once, fn_args=(stage, arguments), **options)
+        dataset = dataset.map_batches(_Once(stage, arguments).map, **options)
     blocks = [
         cast(pa.Table, block).cast(stage.out)
         for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     ]
-    return pa.concat_tables(blocks) if blocks else table([], stage.out)
+    return pa.concat_tables(blocks)
 
 
-def _map_once(batch: pa.Table, stage: type[Stage], arguments: tuple[Any, ...]) -> pa.Table:
-    return stage(*arguments)(batch)
+class _Once:
+    """Builds the stage for one batch, in the task that maps it."""
+
+    def __init__(self, stage: type[Stage], arguments: tuple[Any, ...]) -> None:
+        self._stage, self._arguments = stage, arguments
+
+    def map(self, batch: pa.Table) -> pa.Table:
+        return self._stage(*self._arguments)(batch)
 
 
 def split(rows: pa.Table) -> tuple[pa.Table, list[Row]]:

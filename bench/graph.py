@@ -122,7 +122,12 @@ def drive(url: str, requests: list[dict[str, Any]], *, connections: int, seconds
     host, port = url.removeprefix("http://").split(":")
     plan = {"host": host, "port": int(port), "connections": connections, "seconds": seconds, "requests": requests}
     done = subprocess.run(
-        [sys.executable, "-m", "bench.load"], input=json.dumps(plan), capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-m", "bench.load"],
+        input=json.dumps(plan),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     result: dict[str, float] = json.loads(done.stdout)
     return result
@@ -170,7 +175,9 @@ def measure(customers: int, seconds: float, connections: tuple[int, ...]) -> Non
         print(f"| **all** | **{sum(memory.values()):.0f}** |\n")
         running = json.loads((Path(environment["RAPPORT_STATE_DIR"]) / "running.json").read_text())
         with plain_process({**environment, "REDIS_URL": running["redis_url"]}) as plain:
-            print("| path | connections | graph req/s | p50 ms | p95 ms | plain req/s | p50 ms | p95 ms | graph / plain |")
+            print(
+                "| path | connections | graph req/s | p50 ms | p95 ms | plain req/s | p50 ms | p95 ms | graph / plain |"
+            )
             print("|---|---|---|---|---|---|---|---|---|")
             for count in connections:
                 graph_plans, plain_plans = scenarios(url, count), scenarios(plain, count)
@@ -179,7 +186,11 @@ def measure(customers: int, seconds: float, connections: tuple[int, ...]) -> Non
                     graph = drive(url, requests, connections=count, seconds=seconds)
                     drive(plain, plain_plans[name], connections=count, seconds=1)
                     bare = drive(plain, plain_plans[name], connections=count, seconds=seconds)
-                    errors = f" ({graph['errors']:.0f} + {bare['errors']:.0f} errors)" if graph["errors"] + bare["errors"] else ""
+                    errors = (
+                        f" ({graph['errors']:.0f} + {bare['errors']:.0f} errors)"
+                        if graph["errors"] + bare["errors"]
+                        else ""
+                    )
                     print(
                         f"| {name}{errors} | {count} | {graph['requests_per_s']} | {graph['p50_ms']} | {graph['p95_ms']} "
                         f"| {bare['requests_per_s']} | {bare['p50_ms']} | {bare['p95_ms']} "

@@ -43,7 +43,7 @@ def serve_and_measure(port: int, seconds: float) -> dict[str, dict[str, float]]:
         def __init__(self, inner: serve.handle.DeploymentHandle) -> None:
             self.inner = inner
 
-        def __serve_build_asgi_app__(self) -> Starlette:  # noqa: PLW3201  # the name is Ray's
+        def __serve_build_asgi_app__(self) -> Starlette:  # the name is Ray's
             async def noop(_: Request) -> Response:
                 return Response(b"ok")
 
@@ -53,7 +53,7 @@ def serve_and_measure(port: int, seconds: float) -> dict[str, dict[str, float]]:
             return Starlette(routes=[Route("/noop", noop), Route("/hop", hop)])
 
     # Socket names have a length limit, so the session folder must be short.
-    with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp") as folder:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp") as folder:
         ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         options = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 200}
@@ -70,7 +70,11 @@ def serve_and_measure(port: int, seconds: float) -> dict[str, dict[str, float]]:
                     "requests": [{"method": "GET", "path": path}],
                 }
                 done = subprocess.run(
-                    [sys.executable, "-m", "bench.load"], input=json.dumps(plan), text=True, capture_output=True, check=True
+                    [sys.executable, "-m", "bench.load"],
+                    input=json.dumps(plan),
+                    text=True,
+                    capture_output=True,
+                    check=True,
                 )
                 measured[f"{path} {connections}"] = json.loads(done.stdout)
         serve.shutdown()

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 
 from deployments.classification import ClassifierDeployment
 from deployments.conversation import ConversationDeployment
@@ -75,7 +75,8 @@ def build_context_app(args: AppArgs) -> Application:
 
 def bind(name: str, cls: type, *args: Any) -> Application:
     """A deployment of `cls` under its public name, with this system's defaults."""
-    return serve.deployment(cls, name=name, **DEFAULTS).bind(*args)
+    deployment: Deployment = serve.deployment(**DEFAULTS, name=name)(cls)
+    return deployment.bind(*args)
 
 
 def settings_of(args: AppArgs) -> Settings:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import EmbedderHandle
 from deployments.processes import configure_process
-from models.classification.engines import engines
+from models.classification.engines import build_classifier
 from models.classification.types import Classification
 from models.embedding.protocol import Vectors
 from models.resilience.deadline import Deadline
@@ -16,10 +18,10 @@ from models.settings import Settings
 class ClassifierDeployment:
     """Holds the configured classifier, its exemplars embedded before the replica counts as healthy."""
 
-    async def __init__(self, settings: Settings, embedder: DeploymentHandle) -> None:
+    async def __init__(self, settings: Settings, embedder: DeploymentHandle[Any]) -> None:  # type: ignore[misc]  # Ray awaits the constructor
         configure_process(settings)
         self._embedder = EmbedderHandle(embedder, model_id=settings.embedding.model)
-        self._classifier = engines.load(settings.classification.engine)(self._embedder)
+        self._classifier = build_classifier(settings.classification, self._embedder)
         await self._classifier.load()
 
     async def classify(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -15,7 +16,6 @@ from deployments.handles import (
     LanguageModelHandle,
     SafetyHandle,
 )
-from deployments.llm import capabilities_of
 from deployments.metrics import RayMetrics
 from deployments.processes import configure_process, open_database
 from models.classification.protocol import Classifier
@@ -24,6 +24,7 @@ from models.conversation.handoff import HandoffDesk, PersonWish
 from models.embedding.protocol import Embedder
 from models.enrichment.protocol import ContextSource
 from models.knowledge.protocol import KnowledgeSearch
+from models.llm.engines import capabilities_of
 from models.llm.protocol import LanguageModel
 from models.resilience.deadline import Deadline
 from models.safety.pii import PatternPIIDetector
@@ -102,22 +103,20 @@ def build_sessions(settings: Settings) -> SessionManager:
         client = connect(url, timeout_s=settings.redis.timeout_s)
         store, lock = RedisSessionStore(client), RedisSessionLock(client)
         return SessionManager(store, lock, ttl_s=chosen.ttl_s, max_turns=chosen.max_turns)
-    return SessionManager(
-        MemorySessionStore(), MemorySessionLock(), ttl_s=chosen.ttl_s, max_turns=chosen.max_turns
-    )
+    return SessionManager(MemorySessionStore(), MemorySessionLock(), ttl_s=chosen.ttl_s, max_turns=chosen.max_turns)
 
 
 class ConversationDeployment:
     """Forwards to the router and the agent; the handles it holds are the graph's only inner hops."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Ray awaits the constructor
         self,
         settings: Settings,
-        embedder: DeploymentHandle,
-        safety: DeploymentHandle,
-        classifier: DeploymentHandle,
-        knowledge: DeploymentHandle,
-        language_model: DeploymentHandle,
+        embedder: DeploymentHandle[Any],
+        safety: DeploymentHandle[Any],
+        classifier: DeploymentHandle[Any],
+        knowledge: DeploymentHandle[Any],
+        language_model: DeploymentHandle[Any],
     ) -> None:
         configure_process(settings)
         self._database = open_database(settings)
@@ -181,4 +180,4 @@ class ConversationDeployment:
 
     async def probe(self) -> None:
         """Being reachable is the check: the parts are asked one by one by `/ready`."""
-        return None
+        return

@@ -12,7 +12,7 @@ from models.settings import Settings
 class EmbedderDeployment:
     """Holds the configured embedder; warm before the replica counts as healthy."""
 
-    async def __init__(self, settings: Settings) -> None:
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits the constructor
         configure_process(settings)
         chosen = settings.embedding
         embedder = engines.load(chosen.engine)(
@@ -26,4 +26,4 @@ class EmbedderDeployment:
 
     async def probe(self) -> None:
         """Being able to answer at all is the check: the model is in this process."""
-        return None
+        return

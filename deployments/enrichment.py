@@ -12,53 +12,26 @@ from deployments.ingress.services import ContextServices
 from deployments.limits import build_rate_limiter
 from deployments.metrics import RayMetrics
 from deployments.processes import configure_process, open_database
-from models.enrichment.cache import LRUCache, TieredCache
-from models.enrichment.orchestrator import ContextOrchestrator, cache_version
-from models.enrichment.redis_cache import RedisCache, RedisInvalidations
-from models.enrichment.selection import AgentViews
 from models.enrichment.types import EnrichedContext
 from models.resilience.deadline import Deadline
-from models.sessions.redis import connect
 from models.settings import Settings
-from models.telemetry import Metrics
-from providers.base import ProviderResources
-from providers.database import Database
-from providers.registry import build_providers
-from providers.systems.context_history import SqlContextHistory
-
-
-def build_orchestrator(settings: Settings, database: Database, *, metrics: Metrics) -> ContextOrchestrator:
-    """The orchestrator over all registered providers; the caller starts and closes it."""
-    chosen = settings.context
-    views = AgentViews.read()
-    cache = invalidations = None
-    if chosen.cache_enabled:
-        l2 = None
-        if url := settings.redis.url.get_secret_value():
-            client = connect(url, timeout_s=settings.redis.timeout_s)
-            l2 = RedisCache(client)
-            invalidations = RedisInvalidations(client, version=cache_version(views))
-        cache = TieredCache(LRUCache(entries=chosen.l1_entries), l2, l1_ttl_s=chosen.l1_ttl_s, metrics=metrics)
-    return ContextOrchestrator(
-        build_providers(ProviderResources(database=database)),
-        views=views,
-        cache=cache,
-        invalidations=invalidations,
-        history=SqlContextHistory(database),
-        metrics=metrics,
-        ttl_s=chosen.l2_ttl_s,
-    )
+from providers.context_service import build_orchestrator
 
 
 class EnrichmentDeployment:
     """Answers context reads over HTTP, and the conversation's over its handle."""
 
-    async def __init__(self, settings: Settings) -> None:
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits the constructor
         configure_process(settings)
         self._settings = settings
         self._metrics = RayMetrics()
         self._database = open_database(settings)
-        self._orchestrator = build_orchestrator(settings, self._database, metrics=self._metrics)
+        self._orchestrator = build_orchestrator(
+            self._database,
+            settings=settings.context,
+            redis_url=settings.redis.url.get_secret_value(),
+            metrics=self._metrics,
+        )
         self._orchestrator.start()
 
     def __serve_build_asgi_app__(self) -> Envelope:  # the name is Ray's: called once, after the constructor
@@ -79,4 +52,4 @@ class EnrichmentDeployment:
 
     async def probe(self) -> None:
         """Being reachable is the check: providers are isolated, and the database is asked by `/ready` itself."""
-        return None
+        return

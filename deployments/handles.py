@@ -47,7 +47,7 @@ class _Proxy:
 
     unavailable: type[RapportError] = DependencyUnavailable
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
     async def _call(self, method: str, *args: Any, deadline: Deadline | None, idempotent: bool = True) -> Any:
@@ -93,7 +93,7 @@ class EmbedderHandle(_Proxy):
 
     unavailable = ModelUnavailable
 
-    def __init__(self, handle: DeploymentHandle, *, model_id: str) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], *, model_id: str) -> None:
         super().__init__(handle)
         self.model_id = model_id
 
@@ -110,9 +110,7 @@ class ClassifierHandle(_Proxy):
     async def classify(
         self, messages: Sequence[str], *, vectors: Vectors | None = None, deadline: Deadline | None = None
     ) -> list[Classification]:
-        found: list[Classification] = await self._call(
-            "classify", list(messages), vectors, deadline, deadline=deadline
-        )
+        found: list[Classification] = await self._call("classify", list(messages), vectors, deadline, deadline=deadline)
         return found
 
 
@@ -165,7 +163,7 @@ class LanguageModelHandle(_Proxy):
 
     unavailable = ModelUnavailable
 
-    def __init__(self, handle: DeploymentHandle, *, engine: str, capabilities: Capabilities) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], *, engine: str, capabilities: Capabilities) -> None:
         super().__init__(handle)
         self.engine = engine
         self.capabilities = capabilities
@@ -175,7 +173,7 @@ class LanguageModelHandle(_Proxy):
         return reply
 
     async def stream(self, request: LanguageModelRequest, *, deadline: Deadline) -> AsyncIterator[Delta]:
-        pieces = self._handle.options(stream=True).stream.remote(request, deadline)
+        pieces: Any = self._handle.options(stream=True).stream.remote(request, deadline)
         try:
             async with deadline.enforce("stream"):
                 async for piece in pieces:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import EmbedderHandle
@@ -17,7 +19,7 @@ from models.settings import Settings
 class KnowledgeDeployment:
     """Holds the connection to the vector store and the retriever over it."""
 
-    def __init__(self, settings: Settings, embedder: DeploymentHandle) -> None:
+    def __init__(self, settings: Settings, embedder: DeploymentHandle[Any]) -> None:
         configure_process(settings)
         chosen = settings.knowledge
         self._store = ChromaKnowledgeStore(chosen.host, chosen.port, chosen.collection, timeout_s=chosen.timeout_s)

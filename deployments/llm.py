@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
@@ -17,7 +18,7 @@ from models.settings import Settings
 class LanguageModelDeployment:
     """Holds the configured engine."""
 
-    def __init__(self, settings: Settings, embedder: DeploymentHandle) -> None:
+    def __init__(self, settings: Settings, embedder: DeploymentHandle[Any]) -> None:
         configure_process(settings)
         self._model = build_language_model(
             settings.language_model, EmbedderHandle(embedder, model_id=settings.embedding.model)

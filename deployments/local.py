@@ -64,7 +64,7 @@ class Launch:
         self.customers = customers
         self.dashboard_port = dashboard_port
         self.state = settings.state_dir.resolve()
-        self.run_dir = Path(tempfile.mkdtemp(prefix="rp", dir="/tmp"))  # noqa: S108  # short on purpose
+        self.run_dir = Path(tempfile.mkdtemp(prefix="rp", dir="/tmp"))  # short on purpose
         self.mark = secrets.token_hex(8)
         self.stopping = threading.Event()
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -185,7 +185,9 @@ class Launch:
                 self.say(shown := state)
             for name, application in applications.items():
                 if application.status == "DEPLOY_FAILED":
-                    raise ConfigurationError(f"application {name} could not be deployed:\n{application.message}")
+                    causes = [application.message, *(one.message for one in application.deployments.values())]
+                    text = "\n".join(cause for cause in causes if cause)
+                    raise ConfigurationError(f"application {name} could not be deployed:\n{text}")
             if applications and all(one.status == "RUNNING" for one in applications.values()) and self._answers():
                 return
             self.stopping.wait(0.5)

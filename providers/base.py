@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import ClassVar, Generic, TypeVar
 
 from sqlalchemy import Select, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.clock import utc_now
 from models.enrichment.types import ProviderSpec, Section
 from models.errors import DatabaseUnavailable, ProviderUnavailable
 from models.resilience.deadline import Deadline
@@ -19,10 +20,6 @@ from providers.database import Database
 from providers.tables import Subscription
 
 S = TypeVar("S", bound=Section)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from models.errors import UnknownCustomer
 from models.resilience.deadline import Deadline
 from models.settings import ContextSettings, Settings, load_settings
 from models.telemetry import Metrics
-from providers.base import ProviderResources, utc_now
+from models.clock import utc_now
+from providers.base import ProviderResources
 from providers.database import Database
 from providers.registry import build_providers
 from providers.systems.context_history import SqlContextHistory

@@ -1,4 +1,4 @@
-"""Work that outlives its request: a disconnect never cancels a turn."""
+"""Work that outlives its request: a disconnect cancels neither a turn nor what carries an idempotency key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Background:
         """
         if len(self._tasks) >= self._limit:
             work.close()
-            raise Overloaded("too many turns are running").with_retry_after(1.0)
+            raise Overloaded("too much work is running").with_retry_after(1.0)
         context = contextvars.Context()
         context.run(request_id.set, request_id.get())
         task = asyncio.get_running_loop().create_task(work, context=context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -37,8 +38,8 @@ MEANING: Mapping[str, tuple[bool, str]] = {
 class IngressDeployment:
     """Speaks HTTP for the conversation graph."""
 
-    async def __init__(
-        self, settings: Settings, conversation: DeploymentHandle, others: Mapping[str, DeploymentHandle]
+    async def __init__(  # type: ignore[misc]  # Ray awaits the constructor
+        self, settings: Settings, conversation: DeploymentHandle[Any], others: Mapping[str, DeploymentHandle[Any]]
     ) -> None:
         configure_process(settings)
         self._settings = settings

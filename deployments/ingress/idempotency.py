@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.ingress.background import Background
 from deployments.ingress.errors import MissingIdempotencyKey, log_failure
 from deployments.ingress.services import IdempotencyStore
 from models.errors import FieldError, InvalidRequest, RapportError
@@ -39,6 +40,7 @@ def documented(*, required: bool) -> dict[str, Any]:
 async def once(
     request: Request,
     store: IdempotencyStore,
+    background: Background,
     body: BaseModel,
     work: Callable[[], Awaitable[tuple[int, BaseModel]]],
     *,
@@ -46,8 +48,9 @@ async def once(
 ) -> Response:
     """Do `work` and answer with its status and body; under the same key, principal and route answer as the first time.
 
-    A failure is not remembered, so the same key may be tried again. Raises `MissingIdempotencyKey`, `InProgress`,
-    `IdempotencyMismatch`, and whatever `work` raises.
+    A failure is not remembered, so the same key may be tried again. With a key the work goes on when the client goes
+    away: half done, it could be done twice. Raises `MissingIdempotencyKey`, `InProgress`, `IdempotencyMismatch`, and
+    whatever `work` raises.
     """
     key = request.headers.get(HEADER)
     if key is None:
@@ -58,19 +61,27 @@ async def once(
     if not _KEY.fullmatch(key):
         error = InvalidRequest(f"the {HEADER} header is malformed")
         raise error.with_fields(FieldError(f"/header/{HEADER}", "must be 1 to 128 visible ASCII characters"))
+    return await asyncio.shield(background.start(_claimed(request, store, key, body, work)))
 
+
+async def _claimed(
+    request: Request,
+    store: IdempotencyStore,
+    key: str,
+    body: BaseModel,
+    work: Callable[[], Awaitable[tuple[int, BaseModel]]],
+) -> Response:
     claim = await store.begin(request.state.principal.id, _route(request), key, _hash(body))
     if isinstance(claim, Replay):
         return _response(claim.status, claim.body, REPLAYED)
     try:
         status, answer = await work()
     except BaseException:
-        # Shielded: a client that went away must not leave the key claimed until its lease ends.
         await asyncio.shield(_quietly(store.abandon(claim)))
         raise
     content = answer.model_dump_json().encode()
     # The work is done and is what the client asked about; a key that cannot be kept must not hide that.
-    await asyncio.shield(_quietly(store.finish(claim, status=status, body=content)))
+    await _quietly(store.finish(claim, status=status, body=content))
     return _response(status, content)
 
 

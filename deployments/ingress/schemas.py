@@ -25,7 +25,7 @@ def _not_blank(text: str) -> str:
 
 
 MessageText = Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE), AfterValidator(_not_blank)]
-CustomerId = Annotated[str, Field(pattern=CUSTOMER_ID_PATTERN)]
+CustomerId = Annotated[str, Field(pattern=CUSTOMER_ID_PATTERN, examples=["customer_123"])]
 AgentType = Annotated[str, Field(min_length=1, max_length=64)]
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -44,7 +44,7 @@ class ClassifyRequest(Wire):
         json_schema_extra={
             "examples": [
                 {
-                    "message": "Where is my order ORD-1001? It should have arrived on Monday.",
+                    "message": "Where is my order ORD-10123? It should have arrived on Monday.",
                     "channel": "chat",
                     "customer_id": "customer_123",
                     "metadata": {"page": "/orders"},

@@ -33,12 +33,14 @@ from models.campaign.statistics import (
     fieller_lift,
     holm,
     katz_lift,
-    many_to_one_correlation,
+    many_to_one_loadings,
+    mean_interval,
     newcombe,
     omnibus,
     sample_ratio,
     smallest_expected,
     stratum_weighted,
+    wilson,
 )
 from models.campaign.types import TREATMENTS, Arm, CellSummary
 
@@ -65,13 +67,16 @@ class ExperimentState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSummary:
-    """What one arm did, with a Wilson or t interval (95 %) for each metric; spend in money units."""
+    """What one arm did by itself, with 95 % intervals (Wilson for rates, t for spend in money units)."""
 
     arm: Arm
     customers: int
     visits: Proportion
+    visit_interval: Interval
     conversions: Proportion
+    conversion_interval: Interval
     spend: Mean
+    spend_interval: Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +168,18 @@ def _segment_ratio(cells: Sequence[CellSummary], order: Sequence[Arm]) -> RatioC
 def _arm(arm: Arm, cells: Sequence[CellSummary]) -> ArmSummary:
     mine = [cell for cell in cells if cell.arm is arm]
     n = sum(cell.customers for cell in mine)
+    visits = Proportion(sum(cell.visits for cell in mine), n)
+    conversions = Proportion(sum(cell.conversions for cell in mine), n)
+    spend = _mean(n, sum(cell.spend_cents for cell in mine), sum(cell.spend_cents_squared for cell in mine))
     return ArmSummary(
         arm=arm,
         customers=n,
-        visits=Proportion(sum(cell.visits for cell in mine), n),
-        conversions=Proportion(sum(cell.conversions for cell in mine), n),
-        spend=_mean(n, sum(cell.spend_cents for cell in mine), sum(cell.spend_cents_squared for cell in mine)),
+        visits=visits,
+        visit_interval=wilson(visits),
+        conversions=conversions,
+        conversion_interval=wilson(conversions),
+        spend=spend,
+        spend_interval=mean_interval(spend),
     )
 
 
@@ -212,7 +223,7 @@ def _primary(
     usable = all(difference is not None and difference.se > 0 for difference in weighted.values())
     if usable and min(smallest_expected(control, arm) for arm in against.values()) >= SMALL_CELL:
         z = [w.difference / w.se for w in weighted.values() if w]
-        family = dunnett(z, many_to_one_correlation([a.n for a in against.values()], control.n), alpha=alpha)
+        family = dunnett(z, many_to_one_loadings([a.n for a in against.values()], control.n), alpha=alpha)
         return [
             _lift(arms, arm, metric, (w.difference, w.se * family.critical), p, Method.DUNNETT, alpha, 1 - alpha)
             for (arm, w), p in zip(weighted.items(), family.p, strict=True)

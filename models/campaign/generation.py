@@ -18,6 +18,7 @@ from models.campaign.types import (
     VariantFailure,
     VariantProblem,
 )
+from models.llm.sentences import SentenceKind, split_sentences
 from models.llm.types import Citation
 
 SUBJECT_CHARS = 60
@@ -28,7 +29,6 @@ QUOTE_CHARS = 200
 MIN_QUOTES = 2
 _TARGET_WORDS = 190
 
-_SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?=\S)[^.!?\n]*)*[.!?](?=\s|$)")
 #: A sentence that begins like this leans on the one before it.
 _LEANING = re.compile(r"(?:Its?|This|These|That|Those|The[yn]|Their|S?[Hh]e|Otherwise|However|Also|If so|After that)\b")
 _MARKER = re.compile(r"\[(\d+)\]")
@@ -104,25 +104,24 @@ def select_quotes(passages: Sequence[RetrievedPassage], limit: int) -> list[tupl
     ranked = [(passage, _ranked_sentences(passage)) for passage in passages]
     chosen: list[tuple[RetrievedPassage, str]] = []
     seen: set[str] = set()
-    for rank in range(max((len(sentences) for _, sentences in ranked), default=0)):
+    while len(chosen) < limit and any(sentences for _, sentences in ranked):
         for passage, sentences in ranked:
-            if rank < len(sentences) and len(chosen) < limit and sentences[rank] not in seen:
-                seen.add(sentences[rank])
-                chosen.append((passage, sentences[rank]))
+            fresh = next((sentence for sentence in sentences if sentence not in seen), None)
+            sentences[:] = sentences[sentences.index(fresh) + 1 :] if fresh else []
+            if fresh and len(chosen) < limit:
+                seen.add(fresh)
+                chosen.append((passage, fresh))
     return chosen
 
 
 def _ranked_sentences(passage: RetrievedPassage) -> list[str]:
     wanted = _stems(passage.query)
-    sentences = [s for s in sentences_of(passage.text) if _quotable(s)]
+    sentences = [
+        sentence.text
+        for sentence in split_sentences(passage.text)
+        if sentence.kind is SentenceKind.PROSE and not sentence.has_markup and _quotable(sentence.text)
+    ]
     return sorted(sentences, key=lambda sentence: -len(wanted & _stems(sentence)))  # stable: first come, first served
-
-
-def sentences_of(text: str) -> list[str]:
-    """The sentences of running text, each a substring of it; headings, list items and tables are left out."""
-    lines = (line.strip() for line in text.splitlines())
-    running = (line for line in lines if line and not line.startswith(("#", "-", "*", "|", ">", "`")))
-    return [match.group().strip() for line in running for match in _SENTENCE.finditer(line)]
 
 
 def _quotable(sentence: str) -> bool:
@@ -130,7 +129,8 @@ def _quotable(sentence: str) -> bool:
         QUOTE_WORDS[0] <= len(sentence.split()) <= QUOTE_WORDS[1]
         and len(sentence) <= QUOTE_CHARS
         and sentence[0].isupper()
-        and not sentence.endswith("?")
+        and sentence.endswith((".", "!"))
+        and "\n" not in sentence
         and not _LEANING.match(sentence)
         and not _MARKER.search(sentence)
     )

@@ -11,7 +11,6 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from statsmodels.stats.proportion import proportion_confint
 
 from models.campaign.analysis import ArmSummary, Conclusion, Lift, Metric
 from models.campaign.types import Arm
@@ -34,7 +33,7 @@ def forest(lifts: Sequence[Lift]) -> str:
             colour = COLOURS[lift.arm]
             if lift.conclusion is Conclusion.NOT_MEASURED or math.isnan(low):
                 axes.text(0.5, row, "too few events", transform=axes.get_yaxis_transform(), ha="center", va="center",
-                          fontsize=7.5, color=MUTED)  # fmt: skip
+                          fontsize=7.5, color=MUTED, backgroundcolor="white")  # fmt: skip
                 continue
             shown = lift.conclusion in (Conclusion.HIGHER, Conclusion.LOWER)
             axes.plot([low, high], [row, row], color=colour, linewidth=2, solid_capstyle="round")
@@ -56,10 +55,10 @@ def rates(arms: Sequence[ArmSummary]) -> str:
     for position, metric in enumerate((Metric.VISIT, Metric.CONVERSION), start=1):
         axes: Axes = figure.add_subplot(1, 2, position)
         for x, arm in enumerate(arms):
-            counted = arm.visits if metric is Metric.VISIT else arm.conversions
-            low, high = (
-                100 * bound for bound in proportion_confint(counted.successes, counted.n, alpha=0.05, method="wilson")
-            )
+            counted, interval = arm.visits, arm.visit_interval
+            if metric is Metric.CONVERSION:
+                counted, interval = arm.conversions, arm.conversion_interval
+            low, high = 100 * interval.low, 100 * interval.high
             axes.bar(x, 100 * counted.rate, width=0.62, color=COLOURS[arm.arm], alpha=0.88)
             axes.plot([x, x], [low, high], color=INK, linewidth=1.3)
             axes.annotate(f"{100 * counted.rate:.1f} %", (x, high), xytext=(0, 4), textcoords="offset points",
@@ -67,7 +66,7 @@ def rates(arms: Sequence[ArmSummary]) -> str:
         axes.set_xticks(range(len(arms)), [f"{arm.arm.value}\nn = {arm.customers:,}" for arm in arms])
         axes.margins(y=0.18)
         axes.set_ylim(bottom=0)
-        _dress(axes, f"{metric.value} rate (simulated)", "", grid="y")
+        _dress(axes, f"{metric.value} rate in per cent (simulated)", "", grid="y")
     figure.tight_layout(w_pad=2.0)
     return _png(figure)
 

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import integrate, optimize, special, stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import confint_proportions_2indep
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 #: Below this expected count in any cell of a 2x2 table the normal approximation is not used.
 SMALL_CELL = 5.0
-#: Boschloo's test is the stronger exact test, but its cost grows with the table; beyond this Fisher's is used.
-BOSCHLOO_LIMIT = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,6 @@ class Method(StrEnum):
     """How a p-value came about."""
 
     POOLED_Z = "pooled z"
-    BOSCHLOO = "Boschloo exact"
     FISHER = "Fisher exact"
     NO_EVENTS = "no events"
     WELCH = "Welch t"
@@ -98,10 +95,10 @@ class Comparison:
 
 
 def compare_proportions(control: Proportion, treatment: Proportion, *, confidence: float = 0.95) -> Comparison:
-    """Pooled z test, exact when an expected cell is under 5, with Newcombe's interval in every case.
+    """Pooled z test, Fisher's exact test when an expected cell is under 5, with Newcombe's interval in every case.
 
-    z squared equals the uncorrected 2x2 chi-square. Newcombe, Statistics in Medicine 17 (1998), method 10; Boschloo,
-    Statistica Neerlandica 24 (1970). Without any event p is 1 and the method says so.
+    z squared equals the uncorrected 2x2 chi-square. Newcombe, Statistics in Medicine 17 (1998), method 10. Without any
+    event p is 1 and the method says so.
     """
     difference = treatment.rate - control.rate
     interval = newcombe(control, treatment, confidence=confidence)
@@ -113,8 +110,6 @@ def compare_proportions(control: Proportion, treatment: Proportion, *, confidenc
             [treatment.successes, control.successes],
             [treatment.n - treatment.successes, control.n - control.successes],
         ]
-        if n <= BOSCHLOO_LIMIT:
-            return Comparison(difference, interval, min(1.0, stats.boschloo_exact(table).pvalue), Method.BOSCHLOO)
         return Comparison(difference, interval, float(stats.fisher_exact(table).pvalue), Method.FISHER)
     pooled = events / n
     z = difference / math.sqrt(pooled * (1 - pooled) * (1 / treatment.n + 1 / control.n))
@@ -125,6 +120,18 @@ def smallest_expected(control: Proportion, treatment: Proportion) -> float:
     """The smallest expected count of the 2x2 table under equal rates."""
     share = (control.successes + treatment.successes) / (control.n + treatment.n)
     return min(control.n, treatment.n) * min(share, 1 - share)
+
+
+def wilson(arm: Proportion, *, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of one rate (JASA 22, 1927)."""
+    low, high = proportion_confint(arm.successes, arm.n, alpha=1 - confidence, method="wilson")
+    return Interval(float(low), float(high))
+
+
+def mean_interval(arm: Mean, *, confidence: float = 0.95) -> Interval:
+    """Student's t interval of one mean; NaN for a single unit."""
+    half = float(stats.t.ppf(0.5 + confidence / 2, arm.n - 1)) * arm.sd / math.sqrt(arm.n) if arm.n > 1 else math.nan
+    return Interval(arm.mean - half, arm.mean + half)
 
 
 def newcombe(control: Proportion, treatment: Proportion, *, confidence: float = 0.95) -> Interval:
@@ -234,34 +241,36 @@ class ManyToOne:
     p: tuple[float, ...]
 
 
-def dunnett(statistics: Sequence[float], correlation: Sequence[Sequence[float]], *, alpha: float = 0.05) -> ManyToOne:
+def dunnett(statistics: Sequence[float], loadings: Sequence[float], *, alpha: float = 0.05) -> ManyToOne:
     """Single-step comparison with the maximum of correlated normal |z| (Dunnett, JASA 50, 1955; Hothorn et al., 2008).
 
-    `correlation` is that of the z statistics; see `many_to_one_correlation`. Corrected intervals are
+    `loadings` are those of the z statistics on the shared control; see `many_to_one_loadings`. Corrected intervals are
     difference ± critical · SE, and p < alpha exactly when such an interval excludes 0.
     """
-    matrix = np.asarray(correlation, dtype=float)
-    critical = float(optimize.brentq(lambda c: _beyond(c, matrix) - alpha, 0.5, 8.0, xtol=1e-7))
-    return ManyToOne(critical, tuple(_beyond(abs(z), matrix) for z in statistics))
+    critical = float(optimize.brentq(lambda c: _beyond(c, loadings) - alpha, 0.5, 8.0, xtol=1e-9))
+    return ManyToOne(critical, tuple(_beyond(abs(z), loadings) for z in statistics))
 
 
-def many_to_one_correlation(arms: Sequence[int], control: int) -> list[list[float]]:
-    """Correlation of treatment-minus-control z by sizes: sqrt(n_i n_j / ((n_i + n_0)(n_j + n_0))), 0.5 when equal."""
-    share = [math.sqrt(n / (n + control)) for n in arms]
-    return [[1.0 if i == j else share[i] * share[j] for j in range(len(arms))] for i in range(len(arms))]
+def many_to_one_loadings(arms: Sequence[int], control: int) -> tuple[float, ...]:
+    """sqrt(n_i / (n_i + n_0)): the product of two is the correlation of their z statistics, 0.5 for equal sizes."""
+    return tuple(math.sqrt(n / (n + control)) for n in arms)
 
 
-def _beyond(bound: float, correlation: np.ndarray) -> float:
-    """P(max |z| > bound) for centred normals of unit variance."""
-    k = len(correlation)
-    if k == 1:
+def _beyond(bound: float, loadings: Sequence[float]) -> float:
+    """P(max |z_i| > bound): given the control's share x of the noise, the z_i are independent, so one integral does."""
+    if len(loadings) == 1:
         return 2 * float(stats.norm.sf(bound))
     if bound > 6:  # beyond this the integral's own error exceeds what is left, and Bonferroni's bound is as good
-        return min(1.0, 2 * k * float(stats.norm.sf(bound)))
-    normal = stats.multivariate_normal(
-        np.zeros(k), correlation, allow_singular=True, seed=0, maxpts=200_000 * k, abseps=1e-7, releps=1e-7
-    )
-    inside = normal.cdf(np.full(k, bound), lower_limit=np.full(k, -bound))
+        return min(1.0, 2 * len(loadings) * float(stats.norm.sf(bound)))
+    own = [math.sqrt(1 - b * b) for b in loadings]
+
+    def all_inside(x: float) -> float:
+        density = math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        for b, s in zip(loadings, own, strict=True):
+            density *= float(special.ndtr((bound - b * x) / s) - special.ndtr((-bound - b * x) / s))
+        return density
+
+    inside, _ = integrate.quad(all_inside, -9, 9, epsabs=1e-12, epsrel=1e-10, limit=200)
     return min(1.0, max(0.0, 1 - float(inside)))
 
 

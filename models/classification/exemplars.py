@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import yaml
@@ -15,8 +16,10 @@ from models.classification.types import Category, Classification, Intent
 from models.embedding.protocol import Embedder, Vectors
 from models.errors import ConfigurationError, ModelUnavailable
 from models.resilience.deadline import Deadline
+from models.settings import ClassificationSettings
 
 OUT_OF_SCOPE = "out_of_scope"
+SHIPPED = Path(__file__).parents[2] / "config" / "exemplars"
 
 _IN_WORDS = {
     Category.INFORMATIONAL: "questions for information",
@@ -85,6 +88,11 @@ class ExemplarClassifier:
         self._min_intent_confidence = min_intent_confidence
         self._categories: _Space | None = None
         self._intents: _Space | None = None
+
+    @classmethod
+    def from_settings(cls, settings: ClassificationSettings, embedder: Embedder) -> Self:
+        """The classifier over the shipped exemplars. Raises `ConfigurationError`."""
+        return cls(embedder, Exemplars.read(SHIPPED), min_confidence=settings.min_confidence)
 
     async def load(self) -> None:
         """Embed the exemplars once and fit both temperatures. Raises `ModelUnavailable`."""

@@ -35,6 +35,7 @@ class AgentConfig:
     replies: Wordings
     default_agent_type: str = "general"
     context_timeout_s: float = 1.0
+    end_timeout_s: float = 10.0
     max_history_turns: int = 6
     max_message_chars: int = 5000
 
@@ -87,6 +88,19 @@ class ConversationAgent:
         return await self._sessions.open(
             principal=principal, customer_id=customer_id, agent_type=agent_type, metadata=metadata
         )
+
+    async def get(self, session_id: str, *, principal: str) -> Session:
+        """Raises `NotFound`, `Forbidden`, `CacheUnavailable`."""
+        return await self._sessions.get(session_id, principal=principal)
+
+    async def end(self, session_id: str, *, principal: str) -> Session:
+        """The ended session, once a running turn is done; safe to repeat. Raises as `get`, and `InProgress`."""
+        deadline = Deadline.after(self._config.end_timeout_s)
+        return await self._sessions.end(session_id, principal=principal, deadline=deadline)
+
+    async def of_customer(self, customer_id: str, *, principal: str) -> list[Session]:
+        """The principal's live sessions with that customer, newest first. Raises `CacheUnavailable`."""
+        return await self._sessions.of_customer(customer_id, principal=principal)
 
     async def turn(
         self,

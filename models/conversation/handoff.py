@@ -23,8 +23,8 @@ _PERSON = (
 _SOMEBODY = rf"(?:(?:an?|the|your|some|any|one of your) )?(?:{_PERSON}|someone|somebody|anyone|anybody)"
 #: What may follow for the person to be the whole wish: "a person, please", not "a person removed from my account".
 _END = (
-    r"(?=\s*(?:$|[.,;!?]|(?:please|now|instead|asap|right|immediately|urgently|about|and|or|directly|here|who can|on the|"
-    r"from (?:your|the)|to (?:help|talk|speak|call|look|take))\b))"
+    r"(?=\s*(?:$|[.,;!?]|(?:please|now|instead|asap|right|immediately|urgently|about|and|or|directly|here|who can|"
+    r"on the|from (?:your|the)|to (?:help|talk|speak|call|look|take))\b))"
 )
 _MACHINE = r"(?:bot|robot|machine|computer|ai)"
 

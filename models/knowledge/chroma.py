@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 #: `valid_until` of a document without an end: Chroma cannot filter on an absent value.
 _NEVER = date.max.toordinal()
 
+#: Searches before chunks that vanish under the reader are simply left out.
+_SEARCHES = 3
+
 
 class ChromaKnowledgeStore:
     """Chunks and vectors in one collection of a Chroma server, compared by cosine.
@@ -97,9 +100,17 @@ class ChromaKnowledgeStore:
                 include=["documents", "metadatas", "distances"],
             )
 
-        found = await self._call(work)
-        rows = zip(found["ids"][0], found["documents"][0], found["metadatas"][0], found["distances"][0], strict=True)
-        passages = [_passage(*row) for row in rows]
+        # Chroma looks up ids first and their contents afterwards: a chunk replaced in between comes back empty, and its
+        # successor may be missing. Asking again finds the successor.
+        for _ in range(_SEARCHES):
+            found = await self._call(work)
+            rows = zip(
+                found["ids"][0], found["documents"][0], found["metadatas"][0], found["distances"][0], strict=True
+            )
+            whole = [row for row in rows if row[1] is not None and row[2] is not None]
+            if len(whole) == len(found["ids"][0]):
+                break
+        passages = [_passage(*row) for row in whole]
         # Equal scores keep one order, so that an answer does not depend on the index's mood.
         return sorted(passages, key=lambda p: (-p.score, p.chunk.chunk_id))
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from models.embedding.protocol import Embedder
 from models.llm.protocol import LanguageModel
+from models.llm.types import Capabilities
 from models.registry import Registry
 from models.settings import LanguageModelSettings
 
 
 class LanguageModelEngine(LanguageModel, Protocol):
     """A language model that the table can name: it knows how to build itself from the settings."""
+
+    #: Declared by the class, so that they are known without building an engine.
+    capabilities: ClassVar[Capabilities]
 
     @classmethod
     def from_settings(cls, settings: LanguageModelSettings, embedder: Embedder) -> Self:
@@ -27,3 +31,8 @@ engines.register("openai", "models.llm.openai:OpenAILanguageModel", install_hint
 def build_language_model(settings: LanguageModelSettings, embedder: Embedder) -> LanguageModel:
     """The configured engine. Raises `ConfigurationError` naming what is missing or unknown."""
     return engines.load(settings.engine).from_settings(settings, embedder)
+
+
+def capabilities_of(engine: str) -> Capabilities:
+    """What an engine of the table declares. Raises `ConfigurationError` for an unknown one."""
+    return engines.load(engine).capabilities

@@ -9,8 +9,7 @@ from typing import Self
 
 from models.embedding.protocol import Embedder
 from models.errors import ModelRefused, UnsupportedByModel
-from models.llm.selection import Candidate, Selection, rank, select
-from models.llm.sentences import SentenceKind, split_sentences
+from models.llm.selection import Candidate, Selection, find_candidates, rank, select
 from models.llm.types import (
     Capabilities,
     Citation,
@@ -18,7 +17,6 @@ from models.llm.types import (
     FinishReason,
     LanguageModelReply,
     LanguageModelRequest,
-    SourcePassage,
     Usage,
 )
 from models.resilience.deadline import Deadline
@@ -84,7 +82,7 @@ class ExtractiveLanguageModel:
             raise UnsupportedByModel(
                 "the extractive engine answers a question from passages and has no text of its own"
             )
-        candidates = _candidates(request.passages)
+        candidates = find_candidates(request.passages)
         texts = [question, *(c.sentence.plain for c in candidates), *(c.topic for c in candidates)]
         vectors = await self._embedder.embed(texts, deadline=deadline)
         sentences, topics = vectors[1 : 1 + len(candidates)], vectors[1 + len(candidates) :]
@@ -106,23 +104,6 @@ class ExtractiveLanguageModel:
             citations=tuple(piece.citation for piece in pieces),
             usage=Usage(prompt_tokens=prompt, completion_tokens=_count(text)),
         )
-
-
-def _candidates(passages: Sequence[SourcePassage]) -> list[Candidate]:
-    """Every sentence once, with the heading above it (or the title) as its topic; tables are context, not text."""
-    found: list[Candidate] = []
-    seen: set[str] = set()
-    for order, passage in enumerate(passages):
-        topic = passage.title
-        for sentence in split_sentences(passage.text):
-            if sentence.kind is SentenceKind.HEADING:
-                topic = f"{passage.title}: {sentence.plain}"
-                continue
-            if sentence.kind is SentenceKind.TABLE or sentence.plain in seen or not _TOKEN.search(sentence.plain):
-                continue
-            seen.add(sentence.plain)
-            found.append(Candidate(passage=passage, order=order, sentence=sentence, topic=topic))
-    return found
 
 
 def _pieces(chosen: Sequence[Candidate], max_tokens: int) -> tuple[list[_Piece], bool]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.embedding.protocol import Vectors
-from models.llm.sentences import Sentence, SentenceKind
+from models.llm.sentences import Sentence, SentenceKind, split_sentences
 from models.llm.types import SourcePassage
 
 
@@ -28,7 +28,7 @@ class Selection:
     topic_weight: float = 0.15
     passage_weight: float = 0.2
     lexical_weight: float = 0.15
-    min_score: float = 0.41
+    min_score: float = 0.43
     #: Share of the best score that a further sentence must reach.
     further_share: float = 0.87
     #: Cosine above which two sentences say the same.
@@ -71,6 +71,23 @@ _LEANS = re.compile(
     r"after that|in that case|if so|if not)\b",
     re.IGNORECASE,
 )
+
+
+def find_candidates(passages: Sequence[SourcePassage]) -> list[Candidate]:
+    """Every sentence once, with the heading above it (or the title) as its topic; tables are context, not text."""
+    found: list[Candidate] = []
+    seen: set[str] = set()
+    for order, passage in enumerate(passages):
+        topic = passage.title
+        for sentence in split_sentences(passage.text):
+            if sentence.kind is SentenceKind.HEADING:
+                topic = f"{passage.title}: {sentence.plain}"
+                continue
+            if sentence.kind is SentenceKind.TABLE or sentence.plain in seen or not re.search(r"\w", sentence.plain):
+                continue
+            seen.add(sentence.plain)
+            found.append(Candidate(passage=passage, order=order, sentence=sentence, topic=topic))
+    return found
 
 
 def rank(

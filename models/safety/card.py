@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from models.safety.types import Harm
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+TEMPLATE = Path(__file__).parent / "card_template.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,7 @@ def recall_row(
     xstest_blocked_unseen: Bools,
     calibration: tuple[Floats, Floats],
 ) -> Row:
-    """Figures of one harm from labels and out-of-fold probabilities; the interval of average precision is bootstrapped."""
+    """Figures of one harm from out-of-fold probabilities; the interval of average precision is bootstrapped."""
     labels, scores = public
     above = scores >= threshold
     rng = np.random.default_rng(0)
@@ -125,4 +128,30 @@ def recall_row(
 
 
 def render(report: Report) -> str:
-    return "TODO"
+    """The model card in Markdown."""
+    quality = "\n".join(
+        f"| {row.harm.value} | {row.positives} / {row.negatives} | {row.average_precision[0]:.3f}"
+        f" [{row.average_precision[1]:.3f}, {row.average_precision[2]:.3f}] | {row.roc_auc:.3f} | {row.threshold:.3f}"
+        f" | {row.recall} | {row.precision} | {row.false_blocks} | {row.calibration_error:.3f} |"
+        for row in report.harms
+    )
+    generality = "\n".join(
+        f"| {row.harm.value} | {row.benign_blocked} | {row.xstest_blocked_unseen} | {row.own_found}"
+        f" | {row.own_found_unseen} |"
+        for row in report.harms
+    )
+    ordinary = "\n".join(
+        f"| {source} | {len(blocked)} | {Share(hits=int(blocked.any(axis=1).sum()), total=len(blocked))} | "
+        + " | ".join(f"{share:.1%}" for share in blocked.mean(axis=0))
+        + " |"
+        for source, blocked in report.ordinary.items()
+    )
+    names = " | ".join(row.harm.value for row in report.harms)
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        model_id=report.model_id,
+        quality=quality,
+        generality=generality,
+        ordinary=ordinary or "| none given | | | |",
+        names=names,
+        rule="|---" * (3 + len(report.harms)) + "|",
+    )

@@ -1,8 +1,8 @@
 """Trains the moderation probe: `python -m models.safety.training DATA.jsonl OUT_DIR [--ordinary MESSAGES.jsonl]`.
 
-DATA has one JSON object a line: `text`, `source`, and 0, 1 or null (not labelled) for each harm. Own-written examples from
-OUT_DIR/own_examples.yaml join it. Every figure in the model card is out of fold; folds keep near-duplicates together.
-The ordinary messages are never trained on: they only measure how often harmless everyday text would be blocked.
+DATA has one JSON object a line: `text`, `source`, and 0, 1 or null (not labelled) for each harm. Own-written examples
+from OUT_DIR/own_examples.yaml join it. Every figure in the model card is out of fold; folds keep near-duplicates
+together. The ordinary messages are never trained on: they only measure how often harmless text would be blocked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from models.embedding.protocol import Embedder, Vectors
 from models.registry import Registry
@@ -35,10 +36,11 @@ OWN = "own"
 HARD_BENIGN = ("xstest_safe", f"{OWN}_benign")
 L2 = 1 / 3
 FOLDS = 5
+REPEATS = 2
 SEED = 7
 #: Cosine from which two texts count as the same and never stand on both sides of a fold.
 DUPLICATE = 0.85
-#: The blocking threshold of a harm is the smallest probability that keeps false blocks, out of fold, within both bounds.
+#: The blocking threshold of a harm is the smallest probability with false blocks, out of fold, within both bounds.
 MAX_FALSE_BLOCKS_HARD_BENIGN = 0.02
 MAX_FALSE_BLOCKS_OTHER = 0.10
 #: Severities 1 to 3 divide the way up to the blocking threshold, 5 to 7 the way from there to certainty.
@@ -130,31 +132,19 @@ def assign_folds(groups: Ints, positive: Bools, count: int, seed: int) -> Ints:
     return of_group[position]
 
 
-def fit_logistic(x: Floats, y: Floats, weights: Floats, l2: float) -> Floats:
-    """Coefficients with the intercept last, minimising weighted log-loss + l2/2 |coefficients|^2 by Newton's method."""
-    design = np.hstack([x, np.ones((len(x), 1))])
-    penalty = np.full(design.shape[1], l2)
-    penalty[-1] = 1e-6
+def fit_logistic(x: Floats, y: Floats, weights: Floats, l2: float, start: Floats | None = None) -> Floats:
+    """Coefficients with the intercept last, minimising weighted log-loss + l2/2 |coefficients|^2 (L-BFGS)."""
+    penalty = np.append(np.full(x.shape[1], l2), 0.0)
 
-    def loss(beta: Floats) -> float:
-        z = design @ beta
-        return float((weights * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * (penalty * beta * beta).sum())
+    def loss(beta: Floats) -> tuple[float, Floats]:
+        z = x @ beta[:-1] + beta[-1]
+        value = (weights * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * (penalty * beta * beta).sum()
+        error = weights * (0.5 * (1 + np.tanh(0.5 * z)) - y)
+        return float(value), np.append(x.T @ error, error.sum()) + penalty * beta
 
-    beta = np.zeros(design.shape[1])
-    current = loss(beta)
-    for _ in range(100):
-        p = 0.5 * (1 + np.tanh(0.5 * (design @ beta)))
-        gradient = design.T @ (weights * (p - y)) + penalty * beta
-        curvature = (design * (weights * p * (1 - p))[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(curvature, gradient)
-        # A full Newton step overshoots on nearly separable data.
-        while (following := loss(beta - step)) > current and np.abs(step).max() > 1e-9:
-            step *= 0.5
-        beta = beta - step
-        if current - following < 1e-9 * max(1.0, current):
-            break
-        current = following
-    return beta
+    first = np.zeros(len(penalty)) if start is None else start
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-4})
+    return np.asarray(found.x, dtype=np.float64)
 
 
 def fit_harm(corpus: Corpus, labels: Floats, use: Bools) -> Floats:
@@ -166,7 +156,7 @@ def fit_harm(corpus: Corpus, labels: Floats, use: Bools) -> Floats:
     inside = use[corpus.owners]
     x, owners = corpus.vectors[inside].astype(np.float64), corpus.owners[inside]
     y = labels[owners]
-    share = 1.0 / np.bincount(owners, minlength=len(labels))[owners]
+    share = np.bincount(owners, minlength=len(labels))[owners] ** -0.5
     positive = labels[use] == 1
     balance = np.sqrt((~positive).sum() / max(1, positive.sum()))
     weights = share * np.where(y == 1, balance, 1.0)
@@ -176,7 +166,7 @@ def fit_harm(corpus: Corpus, labels: Floats, use: Bools) -> Floats:
         worst = np.full(len(labels), -np.inf)
         np.maximum.at(worst, owners, score)
         chosen = np.where(y == 1, (score == worst[owners]).astype(float), share)
-        beta = fit_logistic(x, y, chosen * np.where(y == 1, balance, 1.0), L2)
+        beta = fit_logistic(x, y, chosen * np.where(y == 1, balance, 1.0), L2, start=beta)
     return beta
 
 
@@ -188,15 +178,15 @@ def worst_logits(corpus: Corpus, beta: Floats) -> Floats:
 
 
 def out_of_fold(corpus: Corpus, labels: Floats) -> Floats:
-    """Log-odds of every text from a model that saw neither it nor its near-duplicates, averaged over three splits."""
+    """Log-odds of every text from models that saw neither it nor its near-duplicates, averaged over the splits."""
     known = np.isfinite(labels)
     total = np.zeros(len(labels))
-    for repeat in range(3):
+    for repeat in range(REPEATS):
         folds = assign_folds(corpus.groups, labels == 1, FOLDS, SEED + repeat)
         for fold in range(FOLDS):
             held_out = folds == fold
             total[held_out] += worst_logits(corpus, fit_harm(corpus, labels, known & ~held_out))[held_out]
-    return total / 3
+    return total / REPEATS
 
 
 def choose_threshold(probability: Floats, harmless: Bools, hard_benign: Bools) -> float:
@@ -248,7 +238,9 @@ def train(corpus: Corpus, model_id: str, ordinary: dict[str, Vectors]) -> tuple[
         intercepts=np.array(intercepts),
         severity_cuts=np.array(severity_cuts),
     )
-    blocked = {name: (weights.probabilities(vectors) >= weights.severity_cuts[:, 3]) for name, vectors in ordinary.items()}
+    blocked = {
+        name: (weights.probabilities(vectors) >= weights.severity_cuts[:, 3]) for name, vectors in ordinary.items()
+    }
     return weights, Report(model_id=model_id, harms=tuple(rows), ordinary=blocked)
 
 

@@ -17,7 +17,7 @@ _SENTENCE = re.compile(r"[^.!?\n]*[.!?\n]+\s*|[^.!?\n]+")
 
 
 def split_windows(text: str) -> tuple[str, ...]:
-    """The pieces of a text to be judged, worst one counting: windows of whole sentences first, then each sentence alone.
+    """The pieces of a text to be judged, worst one counting: windows of sentences first, then each sentence alone.
 
     A text of at most `WINDOW_CHARS` is its own first window; of a single sentence, its only one. No piece is blank or
     longer than its limit, and a sentence or word beyond the limit is cut, so that together they hold every word.

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from models.clock import utc_now
 from models.errors import Forbidden
 from models.ids import NewId, new_id
 from models.resilience.deadline import Deadline
-from models.sessions.memory import utc_now
 from models.sessions.protocol import SessionLock, SessionStore
 from models.sessions.types import Session, SessionStatus
 

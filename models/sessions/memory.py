@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
+from models.clock import utc_now
 from models.errors import NotFound
 from models.sessions.types import Session
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class MemorySessionStore:

@@ -11,9 +11,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from models.clock import utc_now
 from models.errors import CacheUnavailable, NotFound
 from models.sessions.codec import JsonSessionCodec, SessionCodec
-from models.sessions.memory import utc_now
 from models.sessions.types import Session
 
 

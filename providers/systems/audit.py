@@ -20,10 +20,10 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from models.errors import DatabaseUnavailable
+from models.ids import NewId, new_id
 from models.safety.types import AuditRecord
 from models.telemetry import Metrics, NoMetrics, Transition
 from providers.database import Database
-from providers.systems.identity import NewId, random_id
 from providers.tables import AuditLine, storable
 
 _log = logging.getLogger(__name__)
@@ -48,9 +48,9 @@ class SqlAuditLog:
         group_s: float = 0.25,
         max_pending: int = 20_000,
         metrics: Metrics | None = None,
-        new_id: NewId = random_id,
+        ids: NewId = new_id,
     ) -> None:
-        self.writer_id = new_id("wrt")
+        self.writer_id = ids("wrt")
         self._database = database
         self._group_s = group_s
         self._max_pending = max_pending

@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import select, tuple_, update
 
+from models.clock import WallClock, utc_now
 from models.errors import Conflict, NotFound
+from models.ids import NewId, new_id
 from providers.database import Database
-from providers.systems.identity import NewId, WallClock, random_id, utc_now
 from providers.tables import Campaign
 
 
@@ -50,16 +51,16 @@ class CampaignRun:
 class SqlCampaignRegistry:
     """Keeps campaign runs where the API and the batch job both see them."""
 
-    def __init__(self, database: Database, *, clock: WallClock = utc_now, new_id: NewId = random_id) -> None:
+    def __init__(self, database: Database, *, clock: WallClock = utc_now, ids: NewId = new_id) -> None:
         self._database = database
         self._clock = clock
-        self._new_id = new_id
+        self._ids = ids
 
     async def create(self, *, owner: str, config: Mapping[str, Any]) -> CampaignRun:
         """Enter a queued run and return it with its id (`cpn_...`). Raises `DatabaseUnavailable`."""
         now = self._clock()
         row = Campaign(
-            campaign_id=self._new_id("cpn"),
+            campaign_id=self._ids("cpn"),
             owner=owner,
             status=CampaignStatus.QUEUED.value,
             stage="",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from models.clock import WallClock, utc_now
+from models.ids import NewId, new_id
 from models.workflows.types import Channel, Severity
 from providers.database import Database
-from providers.systems.identity import NewId, WallClock, random_id, utc_now
 from providers.systems.outbox import enqueue
 from providers.tables import ComplianceRecord
 
@@ -14,10 +15,10 @@ from providers.tables import ComplianceRecord
 class SqlComplianceSystem:
     """Commits reports with the instant by which someone must have looked; the outbox alerts the queue."""
 
-    def __init__(self, database: Database, *, clock: WallClock = utc_now, new_id: NewId = random_id) -> None:
+    def __init__(self, database: Database, *, clock: WallClock = utc_now, ids: NewId = new_id) -> None:
         self._database = database
         self._clock = clock
-        self._new_id = new_id
+        self._ids = ids
 
     async def record(
         self,
@@ -31,7 +32,7 @@ class SqlComplianceSystem:
         request_id: str,
     ) -> str:
         """Commit a record and return its id (`cmp_...`) once it is on disk. Raises `DatabaseUnavailable`."""
-        record_id, now = self._new_id("cmp"), self._clock()
+        record_id, now = self._ids("cmp"), self._clock()
         due_at = now + due_in
         async with self._database.transaction() as session:
             session.add(

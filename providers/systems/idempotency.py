@@ -8,9 +8,10 @@ from datetime import timedelta
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from models.clock import WallClock, utc_now
 from models.errors import Conflict, IdempotencyMismatch, InProgress
+from models.ids import NewId, new_id
 from providers.database import Database
-from providers.systems.identity import NewId, WallClock, random_id, utc_now
 from providers.tables import IdempotencyKey
 
 
@@ -44,13 +45,13 @@ class SqlIdempotencyStore:
         keep: timedelta = timedelta(hours=24),
         lease: timedelta = timedelta(minutes=5),
         clock: WallClock = utc_now,
-        new_id: NewId = random_id,
+        ids: NewId = new_id,
     ) -> None:
         self._database = database
         self._keep = keep
         self._lease = lease
         self._clock = clock
-        self._new_id = new_id
+        self._ids = ids
 
     async def begin(self, principal: str, route: str, key: str, body_hash: str) -> Fresh | Replay:
         """Claim the request or return its earlier answer; of concurrent callers exactly one gets `Fresh`.
@@ -58,7 +59,7 @@ class SqlIdempotencyStore:
         Raises `InProgress` while another works on it, `IdempotencyMismatch` when the body differs,
         `DatabaseUnavailable`.
         """
-        now, attempt = self._clock(), self._new_id("att")
+        now, attempt = self._clock(), self._ids("att")
         same = (IdempotencyKey.principal == principal, IdempotencyKey.route == route, IdempotencyKey.key == key)
         spent = or_(
             IdempotencyKey.created_at <= now - self._keep,

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.clock import WallClock, utc_now
 from providers.database import Database
-from providers.systems.identity import WallClock, utc_now
 from providers.tables import OutboxMessage
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from models.clock import WallClock, utc_now
+from models.ids import NewId, new_id
 from models.workflows.types import Channel
 from providers.database import Database
-from providers.systems.identity import NewId, WallClock, random_id, utc_now
 from providers.systems.outbox import enqueue
 from providers.tables import Ticket, TicketStatus
 
@@ -12,16 +13,16 @@ from providers.tables import Ticket, TicketStatus
 class SqlTicketSystem:
     """Opens tickets; the outbox tells other systems of each."""
 
-    def __init__(self, database: Database, *, clock: WallClock = utc_now, new_id: NewId = random_id) -> None:
+    def __init__(self, database: Database, *, clock: WallClock = utc_now, ids: NewId = new_id) -> None:
         self._database = database
         self._clock = clock
-        self._new_id = new_id
+        self._ids = ids
 
     async def open(
         self, *, customer_id: str | None, subject: str, body: str, channel: Channel, priority: str, reason: str
     ) -> str:
         """Open a ticket and return its id (`tck_...`) once it is durable. Raises `DatabaseUnavailable`."""
-        ticket_id, now = self._new_id("tck"), self._clock()
+        ticket_id, now = self._ids("tck"), self._clock()
         async with self._database.transaction() as session:
             session.add(
                 Ticket(

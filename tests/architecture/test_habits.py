@@ -63,12 +63,16 @@ def test_only_the_handle_files_call_remote() -> None:
 
 
 def test_only_app_binds() -> None:
-    binders = {str(path.relative_to(ROOT)) for path in modules("deployments") if re.search(r"\.bind\(", path.read_text())}
+    binders = {
+        str(path.relative_to(ROOT)) for path in modules("deployments") if re.search(r"\.bind\(", path.read_text())
+    }
     assert binders <= {"deployments/app.py", "deployments/local.py"}
 
 
 def test_only_the_ingress_deployment_file_knows_ray() -> None:
-    users = {path.name for path in modules("deployments/ingress") if any(n.split(".")[0] == "ray" for n in imports(path))}
+    users = {
+        path.name for path in modules("deployments/ingress") if any(n.split(".")[0] == "ray" for n in imports(path))
+    }
     assert users <= {"deployment.py"}
 
 

@@ -19,7 +19,7 @@ from models.enrichment.selection import AgentViews
 from models.enrichment.types import EnrichedContext, ServedFrom
 from models.errors import CacheUnavailable
 from models.resilience.deadline import Deadline
-from providers.base import utc_now
+from models.clock import utc_now
 from tests.fakes.enrichment import FakeProvider, all_providers
 from tests.fakes.redis_server import RedisServer
 
@@ -199,7 +199,7 @@ class TestReplicas:
         one, _ = replicas
         await one.read()
         admin = connect(own_redis.url, timeout_s=2.0)
-        await admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await admin.client_kill_filter(_type="pubsub")
         await admin.aclose()
         assert await one.hears() == "gap"
         assert (await one.read())[0] is ServedFrom.L2

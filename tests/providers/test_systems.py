@@ -90,7 +90,7 @@ async def test_a_report_is_taken_from_anyone_in_any_characters(database: Databas
 
 
 async def test_a_record_that_cannot_be_committed_has_no_message_and_no_id(database: Database) -> None:
-    system = SqlComplianceSystem(database, clock=Clock(), new_id=lambda prefix: f"{prefix}_same")
+    system = SqlComplianceSystem(database, clock=Clock(), ids=lambda prefix: f"{prefix}_same")
 
     async def record() -> str:
         return await system.record(

@@ -34,7 +34,8 @@ def build_api(services: ApiServices, settings: Settings) -> Envelope:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     for router in ROUTERS:
-        app.include_router(router)
+        # Operation ids become method names in generated clients.
+        app.include_router(router, generate_unique_id_function=lambda route: route.name)
     errors.install(app)
     app.state.replica = Replica(
         services=services,

@@ -50,7 +50,7 @@ async def start_campaign(body: CampaignRequest, request: Request, here: Here, ca
         run = await here.services.campaigns.start(body.model_dump(), owner=caller.id, request_id=request_id.get())
         return 202, CampaignBody.of(run)
 
-    return await once(request, here.services.idempotency, body, work, required=True)
+    return await once(request, here.services.idempotency, here.background, body, work, required=True)
 
 
 @router.get(

@@ -40,7 +40,7 @@ async def classify(body: ClassifyRequest, request: Request, here: Here, caller: 
     async def work() -> tuple[int, ClassifyResponse]:
         return 200, await _classify(body, here)
 
-    return await once(request, here.services.idempotency, body, work)
+    return await once(request, here.services.idempotency, here.background, body, work)
 
 
 async def _classify(body: ClassifyRequest, here: Here) -> ClassifyResponse:

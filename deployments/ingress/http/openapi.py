@@ -12,34 +12,19 @@ from pydantic import TypeAdapter
 from deployments.ingress.http.problems import catalogue, problems
 from deployments.ingress.parameters import READ, SUMMARY, Parameter
 from deployments.ingress.schemas import CUSTOMER_ID_PATTERN, ProblemBody
-from models.enrichment.types import (
-    AccountHealth,
-    CustomerIntelligence,
-    EngagementMetrics,
-    ProviderState,
-    ServedFrom,
-    SubscriptionDetails,
-    SupportHistory,
-)
+from models.enrichment.types import SECTIONS, ProviderState, ServedFrom
 from models.errors import ContextEnrichmentError, DeadlineExceeded, InvalidRequest, UnknownAgentType, UnknownCustomer
 from models.settings import Settings
 
 CONTEXT_PREFIX = "/api/v1/customers"
 OPEN_TAG = "Operations"
+_REFERENCE = "#/components/schemas/{model}"
 
 DESCRIPTION = """\
 Answers customers with everything known about them. Failures are `application/problem+json` with a stable `code`;
 `instance` is the request id, which every answer also carries as `X-Request-Id`. Unknown fields and parameters are
 refused. Credentials go into `Authorization: Bearer KEY`; while no key is configured, callers on the same machine need
 none."""
-
-_SECTIONS = {
-    "customer_intelligence": CustomerIntelligence,
-    "subscription_details": SubscriptionDetails,
-    "support_history": SupportHistory,
-    "engagement_metrics": EngagementMetrics,
-    "account_health": AccountHealth,
-}
 
 
 def describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
@@ -55,7 +40,7 @@ def describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
     )
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    schemas["ProblemBody"] = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas["ProblemBody"] = ProblemBody.model_json_schema(ref_template=_REFERENCE)
     schemas.update(schemas["ProblemBody"].pop("$defs", {}))
     schemas.update(_context_schemas())
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -108,7 +93,7 @@ def _context_paths() -> dict[str, Any]:
                         "description": "The context, or its prompt form",
                         "headers": read_headers,
                         "content": {
-                            "application/json": {"schema": {"$ref": "#/components/schemas/ContextBody"}},
+                            "application/json": {"schema": _reference("ContextBody")},
                             "text/plain": {"schema": {"type": "string"}},
                         },
                     },
@@ -125,7 +110,9 @@ def _context_paths() -> dict[str, Any]:
                 "responses": {
                     "200": {
                         "description": "The summary",
-                        "content": {"application/json": {"schema": {"type": "object"}}},
+                        "content": {
+                            "application/json": {"schema": {"$ref": _REFERENCE.format(model="ContextSummary")}}
+                        },
                     },
                     **failures,
                 },
@@ -151,38 +138,77 @@ def _parameters(parameters: tuple[Parameter, ...]) -> list[dict[str, Any]]:
 
 
 def _context_schemas() -> dict[str, Any]:
-    schemas: dict[str, Any] = {}
-    for section in _SECTIONS.values():
-        schemas[section.__name__] = TypeAdapter(section).json_schema(ref_template="#/components/schemas/{model}")
-    number, text = {"type": "number"}, {"type": "string"}
-    schemas["ProviderReading"] = {
-        "type": "object",
-        "description": "How one provider did for this read.",
-        "properties": {
-            "state": {"type": "string", "enum": [state.value for state in ProviderState]},
-            "as_of": {"type": ["string", "null"], "format": "date-time"},
-            "age_ms": {"type": ["number", "null"]},
-            "source": text,
-            "served_from": {"type": "string", "enum": [tier.value for tier in ServedFrom]},
-            "latency_ms": number,
+    """Schemas of bodies that are spliced from stored bytes and so have no wire model."""
+    text, number, whole, flag = ({"type": kind} for kind in ("string", "number", "integer", "boolean"))
+    instant = {"type": "string", "format": "date-time"}
+    tier = {"type": "string", "enum": [tier.value for tier in ServedFrom]}
+    sections = {
+        section.__name__: TypeAdapter(section).json_schema(ref_template=_REFERENCE) for section in SECTIONS.values()
+    }
+    provider = {
+        "section": text,
+        "state": {"type": "string", "enum": [state.value for state in ProviderState]},
+        "source": text,
+        "as_of": _or_null(instant),
+        "latency_ms": number,
+        "detail": text,
+        "age_ms": _or_null(whole),
+        "served_from": _or_null(tier),
+    }
+    context = {
+        "customer_id": text,
+        "agent_type": text,
+        "context_version": text,
+        "enriched_at": instant,
+        "enrichment_latency_ms": number,
+        "complete": flag,
+        **{name: _or_null(_reference(section.__name__)) for name, section in SECTIONS.items()},
+        "providers": {
+            "type": "object",
+            "additionalProperties": _reference("ProviderReading"),
         },
+        "age_ms": whole,
+        "served_from": tier,
+        "cache_hit": flag,
+        "deadline_ms": whole,
+        "elapsed_ms": number,
     }
-    optional_sections = {
-        name: {"anyOf": [{"$ref": f"#/components/schemas/{section.__name__}"}, {"type": "null"}]}
-        for name, section in _SECTIONS.items()
+    summary = {
+        "company_name": text,
+        "plan": text,
+        "health_score": _or_null(whole),
+        "churn_risk": _or_null(number),
+        "churn_risk_level": text,
+        "login_count_30d": _or_null(whole),
+        "open_tickets": _or_null(whole),
+        "days_to_renewal": _or_null(whole),
+        "has_critical_issues": flag,
+        "has_opportunities": flag,
+        "cache_hit": flag,
     }
-    schemas["ContextBody"] = {
+    return {
+        **sections,
+        "ProviderReading": _object("How one provider did for this read.", provider),
+        "ContextBody": _object(
+            "Everything known of one customer for one agent type; a section without data is null.", context
+        ),
+        "ContextSummary": _object("The short view.", summary),
+    }
+
+
+def _object(description: str, properties: dict[str, Any]) -> dict[str, Any]:
+    return {
         "type": "object",
-        "description": "Everything known of one customer for one agent type; a section without data is null.",
-        "required": ["customer_id", "complete", "context_version"],
-        "properties": {
-            "customer_id": text,
-            "agent_type": {"type": ["string", "null"]},
-            "context_version": text,
-            "complete": {"type": "boolean"},
-            "deadline_ms": number,
-            "elapsed_ms": number,
-            **optional_sections,
-        },
+        "description": description,
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
     }
-    return schemas
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"$ref": _REFERENCE.format(model=name)}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}

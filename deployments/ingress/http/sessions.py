@@ -49,7 +49,7 @@ async def open_session(body: SessionRequest, request: Request, here: Here, calle
         )
         return 201, SessionBody.of(session)
 
-    return await once(request, here.services.idempotency, body, work)
+    return await once(request, here.services.idempotency, here.background, body, work)
 
 
 @router.get(

@@ -376,9 +376,10 @@ class TestOneAtATime:
     async def test_strangers_and_ended_sessions_get_no_turn(self, chat: Chat) -> None:
         with pytest.raises(Forbidden):
             await chat.agent.turn(chat.session_id, "Hello", principal="other", deadline=Deadline.after(5))
-        await chat.sessions.end(chat.session_id, principal="web", deadline=Deadline.after(5))
+        await chat.agent.end(chat.session_id, principal="web")
         with pytest.raises(Conflict):
             await chat.say("Hello")
+        assert [s.status for s in await chat.agent.of_customer("customer_1", principal="web")] == [SessionStatus.ENDED]
 
     @pytest.mark.parametrize("text", ["", "  \n", "x" * 5001])
     async def test_empty_and_overlong_messages_are_refused(self, chat: Chat, text: str) -> None:

@@ -32,7 +32,7 @@ async def test_calls_made_together_share_one_batch_and_get_their_own_results() -
     worker = Worker()
     batcher = MicroBatcher(worker, max_batch=8)
     results = await asyncio.gather(batcher.submit([1, 2]), batcher.submit([3]), batcher.submit([4]))
-    assert results == [[2, 4], [6], [8]]
+    assert list(results) == [[2, 4], [6], [8]]
     assert len(worker.batches) == 1
 
 

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from models.enrichment.encoding import StoredContext, decode, encode, epoch_ms, splice, splice_summary, version_of
-from models.enrichment.types import SECTIONS, EnrichedContext, ProviderOutcome, ProviderState, ServedFrom
+from models.enrichment.types import (
+    SECTIONS,
+    CustomerIntelligence,
+    EnrichedContext,
+    ProviderOutcome,
+    ProviderState,
+    ServedFrom,
+    SupportHistory,
+)
 from tests.fakes.enrichment import ACME, NOW
 
 
@@ -87,7 +95,9 @@ def test_a_context_survives_being_stored() -> None:
 
 
 def test_stored_bytes_survive_text_that_looks_like_our_own() -> None:
-    profile = replace(ACME["customer_intelligence"], company_name='"},"age_ms":1\n%d%s \\u2028 é🙂')  # type: ignore[call-arg]
+    profile = ACME["customer_intelligence"]
+    assert isinstance(profile, CustomerIntelligence)
+    profile = replace(profile, company_name='"},"age_ms":1\n%d%s \\u2028 é🙂')
     value = replace(context(), customer_intelligence=profile)
     again = StoredContext.from_bytes(stored(value).to_bytes())
     assert again == stored(value)
@@ -110,7 +120,9 @@ def test_a_truncated_value_is_refused() -> None:
 def test_versions_tell_content_apart() -> None:
     base = version_of("customer_123", "support", ACME)
     assert base == version_of("customer_123", "support", dict(reversed(ACME.items())))
-    changed = {**ACME, "support_history": replace(ACME["support_history"], open_tickets=2)}  # type: ignore[call-arg]
+    support = ACME["support_history"]
+    assert isinstance(support, SupportHistory)
+    changed = {**ACME, "support_history": replace(support, open_tickets=2)}
     others = [
         version_of("customer_124", "support", ACME),
         version_of("customer_123", "sales", ACME),

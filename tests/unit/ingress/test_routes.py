@@ -7,14 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import jsonschema
+import orjson
 import pytest
 
 from deployments.ingress.services import DependencyReport, DependencyState
-from models.enrichment.types import ReadFormat
+from models.enrichment.encoding import encode, splice, splice_summary
+from models.enrichment.types import (
+    EnrichedContext,
+    ProviderOutcome,
+    ProviderState,
+    ReadFormat,
+    ServedFrom,
+    SupportHistory,
+)
 from models.errors import ModelUnavailable, Overloaded
 from models.settings import Settings
 from providers.systems.campaigns import CampaignStatus
-from tests.fakes.ingress import FakeReader, World
+from tests.fakes.ingress import NOW, FakeReader, World
 from tests.unit.ingress.problem import problem
 
 CONTEXT = "/api/v1/customers/customer_123/context"
@@ -242,6 +252,24 @@ async def test_the_same_key_while_the_first_runs_is_409(client: httpx.AsyncClien
     assert len(world.router.seen) == 1
 
 
+async def test_what_carries_a_key_is_finished_when_its_client_goes_away(
+    client: httpx.AsyncClient, world: World
+) -> None:
+    world.router.gate = asyncio.Event()
+    body, key = {"message": "hello", "channel": "chat"}, {"Idempotency-Key": "k-1"}
+    gone = asyncio.create_task(client.post("/api/v1/classify", json=body, headers=key))
+    await world.router.arrived.acquire()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    world.router.gate.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    again = await client.post("/api/v1/classify", json=body, headers=key)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert len(world.router.seen) == 1
+
+
 async def test_a_report_is_read_as_json_or_html(client: httpx.AsyncClient, world: World) -> None:
     await client.post("/api/v1/campaigns", json={}, headers={"Idempotency-Key": "k"})
     path = "/api/v1/campaigns/cpn_1"
@@ -328,6 +356,29 @@ async def test_the_openapi_document_covers_both_applications(client: httpx.Async
     assert classify["examples"]
     (key,) = [p for p in document["paths"]["/api/v1/campaigns"]["post"]["parameters"] if p["in"] == "header"]
     assert key["required"] is True
+
+
+async def test_the_documented_context_is_the_one_that_is_sent(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    context = EnrichedContext(
+        customer_id="customer_123",
+        agent_type="support",
+        context_version="v-1",
+        enriched_at=NOW,
+        outcomes=(
+            ProviderOutcome(
+                provider="tickets", section="support_history", state=ProviderState.FRESH, source="db", as_of=NOW
+            ),
+            ProviderOutcome(provider="flags", section="account_health", state=ProviderState.TIMEOUT, source="db"),
+        ),
+        support_history=SupportHistory(
+            total_conversations=3, avg_csat=4.5, open_tickets=1, last_conversation_at=NOW, common_topics=("seats",)
+        ),
+    )
+    stored = encode(context, expires_at_ms=0)
+    body = splice(stored, now_ms=stored.oldest_ms + 5, served_from=ServedFrom.L1, deadline_ms=250, elapsed_ms=0.2)
+    for name, sent in (("ContextBody", body), ("ContextSummary", splice_summary(stored, served_from=ServedFrom.L2))):
+        jsonschema.validate(orjson.loads(sent), {**document, "$ref": f"#/components/schemas/{name}"})
 
 
 def _references(node: Any) -> set[str]:

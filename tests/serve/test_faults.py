@@ -1,0 +1,171 @@
+"""Parts of a running system are taken away; what is promised is kept, and the rest says what it lacks.
+
+This module has a system of its own, since its parts do not all come back. Order matters within it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.serve.conftest import System
+
+pytestmark = pytest.mark.timeout(600)
+
+KEY = "a-key-for-tests-only"
+KEYS = (
+    '{"' + KEY + '": {"name": "support", "agent_types": ["support"], "requests_per_minute": 6000},'
+    ' "slow-key": {"name": "slow", "agent_types": [], "requests_per_minute": 5}}'
+)
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    started = System(
+        tmp_path_factory.mktemp("faulty"), environment={"RAPPORT_INGRESS__API_KEYS": KEYS}, customers=200
+    )
+    try:
+        started.wait_until_ready()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def client(faulty: System) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=faulty.url, timeout=60, headers=headers, trust_env=False) as connected:
+        yield connected
+
+
+def classify(client: httpx.Client, message: str) -> httpx.Response:
+    return client.post("/api/v1/classify", json={"message": message, "channel": "chat"})
+
+
+def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"never happened: {what}"
+
+
+def state_of(client: httpx.Client, name: str) -> str:
+    named: dict[str, str] = {one["name"]: one["state"] for one in client.get("/ready").json()["dependencies"]}
+    return named[name]
+
+
+def test_keys_are_asked_for_once_they_are_set(faulty: System) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic abc"}):
+        for path in ("/api/v1/classify", "/api/v1/sessions"):
+            answer = httpx.post(f"{faulty.url}{path}", json={}, headers=headers, timeout=30)
+            assert answer.status_code == 401, path
+        assert httpx.get(f"{faulty.url}/api/v1/customers/customer_1/context", headers=headers).status_code == 401
+    assert httpx.get(f"{faulty.url}/health").status_code == 200
+
+
+def test_a_key_reaches_its_own_agent_types_only(client: httpx.Client) -> None:
+    path = "/api/v1/customers/customer_1/context"
+    assert client.get(path, params={"agent_type": "support"}).status_code == 200
+    assert client.get(path, params={"agent_type": "sales"}).status_code == 403
+
+
+def test_the_rate_limit_holds_over_both_applications(faulty: System) -> None:
+    headers = {"Authorization": "Bearer slow-key"}
+    statuses = [
+        httpx.get(f"{faulty.url}/api/v1/customers/customer_1/context", headers=headers, timeout=30) for _ in range(12)
+    ]
+    refused = [answer for answer in statuses if answer.status_code == 429]
+    assert refused
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+
+
+def test_a_killed_replica_is_replaced_and_totals_do_not_fall(client: httpx.Client, faulty: System) -> None:
+    for _ in range(5):
+        assert classify(client, "How do I export my invoices?").status_code == 200
+
+    def total() -> float:
+        page = client.get("/metrics").text
+        lines = [line for line in page.splitlines() if line.startswith("classification_requests_total{")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    eventually(lambda: total() >= 5, "the metrics agent exports the counters")
+    before = total()
+    victims = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "ServeReplica:rapport:conversation" in " ".join(process.info["cmdline"] or [])
+        and process.environ().get("RAPPORT_STATE_DIR") == str(faulty.state)
+    ]
+    assert victims
+    for victim in victims:
+        victim.kill()
+    eventually(lambda: classify(client, "How do I invite a colleague?").status_code == 200, "a new replica answers")
+    eventually(lambda: total() >= before + 1, "totals go on from where they were")
+
+
+def test_without_chroma_questions_get_contact_options_and_reports_are_kept(
+    client: httpx.Client, faulty: System
+) -> None:
+    os.kill(faulty.running["children"]["chroma"], signal.SIGKILL)
+    answer = classify(client, "How do I invite a colleague?")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["citations"] == []
+    assert body["degraded"], body
+    report = classify(client, "My child swallowed the cream and is vomiting").json()
+    assert report["entities"]["record_id"].startswith("cmp_")
+    assert state_of(client, "knowledge") == "degraded"
+
+
+def test_without_redis_classification_goes_on_and_sessions_say_so(client: httpx.Client, faulty: System) -> None:
+    os.kill(faulty.running["children"]["redis"], signal.SIGKILL)
+    answer = client.post("/api/v1/sessions", json={})
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "CACHE_UNAVAILABLE"
+    report = classify(client, "I took twice the dose of the tablets and feel faint")
+    assert report.status_code == 200
+    assert report.json()["entities"]["record_id"].startswith("cmp_")
+    context = client.get("/api/v1/customers/customer_5/context", params={"deadline_ms": 5000})
+    assert context.status_code == 200
+    assert state_of(client, "redis") == "degraded"
+
+
+def test_without_the_database_a_report_is_refused_not_pretended(client: httpx.Client, faulty: System) -> None:
+    database = faulty.state / "rapport.db"
+    with sqlite3.connect(database) as connection:
+        kept = connection.execute("SELECT count(*) FROM compliance_records").fetchone()[0]
+    assert kept >= 2
+    moved = database.with_suffix(".moved")
+    database.rename(moved)
+    answer = classify(client, "I got a rash all over my arms after the new cream")
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "DATABASE_UNAVAILABLE"
+    ready = client.get("/ready")
+    assert ready.status_code == 503
+    moved.rename(database)
+    eventually(
+        lambda: classify(client, "I got a rash all over my arms after the new cream").status_code == 200,
+        "reports are taken again once the database is back",
+    )
+
+
+def test_nothing_is_left_behind(faulty: System) -> None:
+    """After a stop by signal no process of the launch lives on; runs last."""
+    mark = psutil.Process(faulty.launcher.pid).children(recursive=True)
+    assert mark
+    assert faulty.stop() == 0
+    left: list[Any] = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RAPPORT_STATE_DIR") == str(faulty.state):
+                left.append(process.cmdline())
+        except psutil.Error:
+            continue
+    assert left == []
