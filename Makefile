@@ -38,7 +38,7 @@ test: check ## `make check`, then every test on real parts
 	$(BIN)/python -m pytest $(ARGS)
 
 campaign: $(STAMP) ## Run the demo campaign, on the running cluster or on its own
-	@$(BIN)/python -m batch.cli $(ARGS)
+	@$(BIN)/python -m deployments.local --run -m batch.cli --customers 500 $(ARGS)
 
 bench: $(STAMP) ## Compare and measure; prints the tables of bench/README.md
 	@$(BIN)/python -m bench $(ARGS)

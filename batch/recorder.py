@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from batch.columns import ERROR, ERROR_CODE, KEY, Row
 from batch.stages.stage import describe
 from models.campaign.types import RowFailure, StageRecord, StageState
-from models.errors import Internal
+from models.errors import Internal, RapportError
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -92,7 +92,9 @@ def _state(done: Work[T]) -> StageState:
 
 
 def _cause(exc: Exception) -> BaseException:
-    """What a Ray task's wrapped error was about."""
+    """What a Ray task's wrapped error was about; our own errors already say it."""
+    if isinstance(exc, RapportError):
+        return exc
     cause = getattr(exc, "cause", None) or exc.__cause__
     return cause if isinstance(cause, Exception) else exc
 

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import psutil
 
+from bench import topology
 from deployments.local import MARK, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,19 +119,11 @@ def describe(command: list[str]) -> str:
 
 
 def drive(url: str, requests: list[dict[str, Any]], *, connections: int, seconds: float) -> dict[str, float]:
-    """One closed-loop run in a process of its own."""
+    """One closed-loop run against the URL."""
     host, port = url.removeprefix("http://").split(":")
-    plan = {"host": host, "port": int(port), "connections": connections, "seconds": seconds, "requests": requests}
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.load"],
-        input=json.dumps(plan),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
+    return topology.drive(
+        {"host": host, "port": int(port), "connections": connections, "seconds": seconds, "requests": requests}
     )
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
 
 
 def open_session(url: str) -> str:
@@ -174,26 +167,25 @@ def measure(customers: int, seconds: float, connections: tuple[int, ...]) -> Non
             print(f"| {name} | {size:.0f} |")
         print(f"| **all** | **{sum(memory.values()):.0f}** |\n")
         running = json.loads((Path(environment["RAPPORT_STATE_DIR"]) / "running.json").read_text())
-        with plain_process({**environment, "REDIS_URL": running["redis_url"]}) as plain:
-            print(
-                "| path | connections | graph req/s | p50 ms | p95 ms | plain req/s | p50 ms | p95 ms | graph / plain |"
-            )
-            print("|---|---|---|---|---|---|---|---|---|")
+        with plain_process({**environment, **running["environment"]}) as plain:
+            print(HEADER)
             for count in connections:
                 graph_plans, plain_plans = scenarios(url, count), scenarios(plain, count)
-                for name, requests in graph_plans.items():
-                    drive(url, requests, connections=count, seconds=1)
-                    graph = drive(url, requests, connections=count, seconds=seconds)
-                    drive(plain, plain_plans[name], connections=count, seconds=1)
-                    bare = drive(plain, plain_plans[name], connections=count, seconds=seconds)
-                    errors = (
-                        f" ({graph['errors']:.0f} + {bare['errors']:.0f} errors)"
-                        if graph["errors"] + bare["errors"]
-                        else ""
-                    )
-                    print(
-                        f"| {name}{errors} | {count} | {graph['requests_per_s']} | {graph['p50_ms']} | {graph['p95_ms']} "
-                        f"| {bare['requests_per_s']} | {bare['p50_ms']} | {bare['p95_ms']} "
-                        f"| {graph['requests_per_s'] / bare['requests_per_s']:.2f} |",
-                        flush=True,
-                    )
+                for name in graph_plans:
+                    pair = []
+                    for target, plans in ((url, graph_plans), (plain, plain_plans)):
+                        drive(target, plans[name], connections=count, seconds=1)
+                        pair.append(drive(target, plans[name], connections=count, seconds=seconds))
+                    print(row(name, count, *pair), flush=True)
+
+
+HEADER = """| path | connections | graph req/s | p50 ms | p95 ms | plain req/s | p50 ms | p95 ms | graph / plain |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def row(name: str, connections: int, graph: dict[str, float], plain: dict[str, float]) -> str:
+    """One line of the table; failed requests are told, since they are fast."""
+    errors = f" ({graph['errors']:.0f} and {plain['errors']:.0f} errors)" if graph["errors"] + plain["errors"] else ""
+    cells = [f"{name}{errors}", str(connections)]
+    cells += [str(side[field]) for side in (graph, plain) for field in ("requests_per_s", "p50_ms", "p95_ms")]
+    return f"| {' | '.join(cells)} | {graph['requests_per_s'] / plain['requests_per_s']:.2f} |"

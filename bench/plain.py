@@ -1,6 +1,6 @@
 """The same `models/` objects and routes in one plain Uvicorn process: the baseline that shows what the graph costs.
 
-    python -m bench.plain --port 9000      (settings as for `make serve`; Chroma and Redis must run)
+python -m bench.plain --port 9000      (settings as for `make serve`; Chroma and Redis must run)
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ async def build(settings: Settings) -> ASGIApp:
 
 
 async def serve(port: int) -> None:
-    config = uvicorn.Config(await build(load_settings()), host="127.0.0.1", port=port, access_log=False, log_config=None)
+    config = uvicorn.Config(
+        await build(load_settings()), host="127.0.0.1", port=port, access_log=False, log_config=None
+    )
     await uvicorn.Server(config).serve()
 
 

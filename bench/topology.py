@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 MODES: dict[str, dict[str, str]] = {
     "default proxy": {},
@@ -24,6 +25,14 @@ MODES: dict[str, dict[str, str]] = {
     "HAProxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"},
     "HAProxy + throughput": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
 }
+
+
+def drive(plan: dict[str, Any]) -> dict[str, float]:
+    """One closed-loop run by `bench.load`, in a process of its own so that it shares no interpreter."""
+    command = [sys.executable, "-m", "bench.load"]
+    done = subprocess.run(command, input=json.dumps(plan), text=True, capture_output=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
 def serve_and_measure(port: int, seconds: float) -> dict[str, dict[str, float]]:
@@ -40,7 +49,7 @@ def serve_and_measure(port: int, seconds: float) -> dict[str, dict[str, float]]:
             return text
 
     class Entrance:
-        def __init__(self, inner: serve.handle.DeploymentHandle) -> None:
+        def __init__(self, inner: serve.handle.DeploymentHandle[Any]) -> None:
             self.inner = inner
 
         def __serve_build_asgi_app__(self) -> Starlette:  # the name is Ray's
@@ -56,9 +65,9 @@ def serve_and_measure(port: int, seconds: float) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp") as folder:
         ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        options = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 200}
-        entrance = serve.deployment(serve.ingress()(Entrance), **options)
-        serve.run(entrance.bind(serve.deployment(Inner, **options).bind()), name="bench")
+        options: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 200}
+        entrance = serve.deployment(**options)(serve.ingress()(Entrance))
+        serve.run(entrance.bind(serve.deployment(**options)(Inner).bind()), name="bench")
         measured = {}
         for path in ("/noop", "/hop"):
             for connections in (1, 32):
@@ -77,7 +86,7 @@ def serve_and_measure(port: int, seconds: float) -> dict[str, dict[str, float]]:
                     check=True,
                 )
                 measured[f"{path} {connections}"] = json.loads(done.stdout)
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's own signature
         ray.shutdown()
     return measured
 
@@ -120,10 +129,13 @@ def main() -> int:
             )
         }
         base = base or median
-        print(
-            f"| {mode} | {median['/noop 1']:.2f} | {median['/noop 32']:.0f} | {median['/noop 32'] / base['/noop 32']:.1f} "
-            f"| {median['/hop 1']:.2f} | {median['/hop 32']:.0f} | {median['/hop 32'] / base['/hop 32']:.1f} |"
-        )
+        cells = [
+            f"{median['/noop 1']:.2f}",
+            f"{median['/noop 32']:.0f}",
+            f"{median['/noop 32'] / base['/noop 32']:.1f}",
+        ]
+        cells += [f"{median['/hop 1']:.2f}", f"{median['/hop 32']:.0f}", f"{median['/hop 32'] / base['/hop 32']:.1f}"]
+        print(f"| {mode} | {' | '.join(cells)} |")
     return 0
 
 

@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 class AppArgs(BaseModel):
-    """Arguments of `serve_config.yaml`: any part of the settings tree except secrets, which come from the environment."""
+    """Arguments of `serve_config.yaml`: any part of the settings tree but secrets, which come from the environment."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -32,7 +32,7 @@ class RayJobCampaignDesk:
             raise Overloaded(f"{len(live)} campaigns are running; try again when one has ended").with_retry_after(30.0)
         run = await self._registry.create(owner=owner, config=config)
         try:
-            await asyncio.to_thread(self._submit, run.campaign_id, request_id)
+            await asyncio.to_thread(self._submit, run, request_id)
         except (RuntimeError, ConnectionError, OSError) as exc:
             await self._registry.update(run.campaign_id, status=CampaignStatus.FAILED, error="the job was not accepted")
             raise DependencyUnavailable("the cluster did not accept the campaign's job") from exc
@@ -49,11 +49,13 @@ class RayJobCampaignDesk:
             raise NotFound(f"campaign {campaign_id} ended without a report")
         return await asyncio.to_thread(self._read, Path(run.report_path), campaign_id)
 
-    def _submit(self, campaign_id: str, request_id: str) -> None:
+    def _submit(self, run: CampaignRun, request_id: str) -> None:
         address = ray.get_runtime_context().gcs_address
+        customers = run.config.get("customers")
+        size = f" --customers {int(customers)}" if customers is not None else ""
         JobSubmissionClient(address).submit_job(
-            entrypoint=f"{sys.executable} -m batch.cli --campaign-id {campaign_id}",
-            submission_id=campaign_id,
+            entrypoint=f"{sys.executable} -m batch.cli --campaign-id {run.campaign_id}{size}",
+            submission_id=run.campaign_id,
             metadata={"request_id": request_id},
             entrypoint_num_cpus=0,
         )

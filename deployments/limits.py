@@ -1,4 +1,4 @@
-"""The rate limit of the HTTP entrances: tokens leased from Redis, so that a request spends one without a network call."""
+"""The rate limit of the HTTP entrances: tokens are leased from Redis, so that spending one needs no network call."""
 
 from __future__ import annotations
 

@@ -55,6 +55,16 @@ RAY_SWITCHES: Mapping[str, str] = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+#: What a command needs of the launcher's environment to work on the running system.
+SHARED = (
+    "RAY_ADDRESS",
+    "RAY_AUTH_TOKEN_PATH",
+    "REDIS_URL",
+    "PYTHONPATH",
+    "RAPPORT_STATE_DIR",
+    "RAPPORT_KNOWLEDGE__PORT",
+)
+
 
 class Launch:
     """One running system; `close` ends everything it started, in reverse order."""
@@ -201,11 +211,14 @@ class Launch:
 
     def _leave_address(self) -> None:
         """Tell other commands of this machine, such as `make campaign`, where the running system is."""
+        import ray
+
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         running = {
             "pid": os.getpid(),
             "url": self.url,
             "dashboard": f"http://127.0.0.1:{self.dashboard_port}",
-            "redis_url": os.environ.get("REDIS_URL", ""),
+            "environment": {name: os.environ[name] for name in (*RAY_SWITCHES, *SHARED) if name in os.environ},
             "children": {name: child.pid for name, child in self._children if child.poll() is None},
         }
         (self.state / RUNNING).write_text(json.dumps(running))
@@ -239,7 +252,7 @@ class Launch:
             from ray import serve
 
             with contextlib.suppress(Exception):  # a half-started Serve must not keep Ray alive
-                serve.shutdown()
+                serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's own signature
             ray.shutdown()
         for _, child in reversed(self._children):
             with contextlib.suppress(ProcessLookupError):
@@ -284,6 +297,21 @@ def haproxy_binary() -> str:
     return str(get_haproxy_binary())
 
 
+def running(state: Path) -> dict[str, Any] | None:
+    """What the launcher of this state folder left, if it still runs."""
+    try:
+        found: dict[str, Any] = json.loads((state / RUNNING).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if psutil.pid_exists(found["pid"]) else None
+
+
+def run_on_system(command: list[str], environment: Mapping[str, str]) -> int:
+    """Run `python COMMAND` beside the system and return its exit code."""
+    child = subprocess.run([sys.executable, *command], cwd=ROOT, env={**os.environ, **environment}, check=False)
+    return child.returncode
+
+
 WELCOME = """
 Rapport is ready.
 
@@ -305,21 +333,37 @@ Ctrl-C stops everything.
 
 
 def main() -> int:
-    """Start, wait for a signal, stop. Exit code 0 after a clean stop, 2 when something is missing or in the way."""
+    """Start, wait for a signal (or for the command of `--run`), stop.
+
+    Exit code 0 after a clean stop, 2 when something is missing or in the way, the command's own with `--run`.
+    """
     parser = argparse.ArgumentParser(description="Run Rapport on this machine.")
     parser.add_argument("--customers", type=int, default=2000, help="size of the demo company (default 2000)")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="port of the Ray dashboard (default 8265)")
+    parser.add_argument(
+        "--run",
+        nargs=argparse.REMAINDER,
+        help="run `python ...` on the running system, or on one started for it, instead of waiting",
+    )
     arguments = parser.parse_args()
     os.chdir(ROOT)
     try:
-        launch = Launch(load_settings(), customers=arguments.customers, dashboard_port=arguments.dashboard_port)
+        settings = load_settings()
     except RapportError as exc:
         print(exc, file=sys.stderr)
         return 2
+    if (found := running(settings.state_dir)) is not None:
+        if arguments.run:
+            return run_on_system(arguments.run, found["environment"])
+        print(f"Rapport already runs at {found['url']} (process {found['pid']})", file=sys.stderr)
+        return 2
+    launch = Launch(settings, customers=arguments.customers, dashboard_port=arguments.dashboard_port)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: launch.stopping.set())
     try:
         launch.open()
+        if arguments.run and not launch.stopping.is_set():
+            return run_on_system(arguments.run, {})
         if not launch.stopping.is_set():
             token = launch.state / "ray_token"
             print(WELCOME.format(url=launch.url, dashboard=launch.dashboard_port, token=token), flush=True)

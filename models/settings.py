@@ -58,8 +58,8 @@ class KnowledgeSettings(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8100
     collection: Annotated[str, Field(min_length=3, max_length=60)] = "medley"
-    #: Cosine under which a passage does not answer.
-    min_score: Annotated[float, Field(ge=-1, le=1)] = 0.45
+    #: Cosine under which a passage is not shown to the language model, which judges the others itself.
+    min_score: Annotated[float, Field(ge=-1, le=1)] = 0.3
     limit: Annotated[int, Field(ge=1, le=50)] = 5
     timeout_s: Annotated[float, Field(gt=0)] = 3.0
 

@@ -9,6 +9,7 @@ from functools import cache
 from types import TracebackType
 from typing import Any
 
+from models.clock import utc_now
 from models.enrichment.assembly import unknown_customer
 from models.enrichment.cache import LRUCache, TieredCache
 from models.enrichment.orchestrator import ContextOrchestrator, cache_version
@@ -18,7 +19,6 @@ from models.errors import UnknownCustomer
 from models.resilience.deadline import Deadline
 from models.settings import ContextSettings, Settings, load_settings
 from models.telemetry import Metrics
-from models.clock import utc_now
 from providers.base import ProviderResources
 from providers.database import Database
 from providers.registry import build_providers

@@ -21,8 +21,13 @@ _UNITS = {Metric.VISIT: "points", Metric.CONVERSION: "points", Metric.SPEND: "mo
 
 
 def forest(lifts: Sequence[Lift]) -> str:
-    """Differences from control with their corrected intervals, one panel a metric; open dots mean "not shown"."""
-    metrics = [metric for metric in Metric if any(lift.metric is metric for lift in lifts)]
+    """Differences from control with their corrected intervals, one panel a metric; open dots mean "not shown".
+
+    A metric without any measured difference has no panel; the text is empty when none has one.
+    """
+    metrics = [m for m in Metric if any(x.metric is m and x.conclusion is not Conclusion.NOT_MEASURED for x in lifts)]
+    if not metrics:
+        return ""
     figure = Figure(figsize=(9.2, 0.9 + 0.42 * max(sum(x.metric is m for x in lifts) for m in metrics)), dpi=150)
     for position, metric in enumerate(metrics, start=1):
         axes: Axes = figure.add_subplot(1, len(metrics), position)

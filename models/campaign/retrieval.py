@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from models.campaign.config import Retrieval
 from models.campaign.types import RetrievedPassage, Segment
 from models.knowledge.protocol import KnowledgeSearch
@@ -54,16 +52,12 @@ def _retrieved(passage: Passage, query: str, snippet_chars: int) -> RetrievedPas
 
 
 def snippet(text: str, limit: int = 200) -> str:
-    """The beginning of the text on one line, at most `limit` characters with its ellipsis, cut between words."""
-    words = _words(text)
-    line = " ".join(words)
+    """The beginning of the text without headings on one line, at most `limit` characters, cut between words."""
+    prose = (line.strip().lstrip(">*- ") for line in text.splitlines() if not line.lstrip().startswith("#"))
+    line = " ".join(" ".join(prose).split())
     if len(line) <= limit:
         return line
     cut = line[: limit - 1]
     if line[limit - 1] != " " and " " in cut:
         cut = cut[: cut.rindex(" ")]
-    return cut.rstrip(" ,;:-") + "…"
-
-
-def _words(text: str) -> Sequence[str]:
-    return " ".join(line.lstrip("#>*- ") for line in text.splitlines()).split()
+    return cut.rstrip(" .,;:-") + "…"

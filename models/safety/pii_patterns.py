@@ -121,7 +121,7 @@ _TOWN = rf"(?:,? {{0,2}}\n?(?:[A-Z]{{1,2}}-)?\d{{4,5}} {_CAP})"
 ADDRESSES = (
     re.compile(
         rf"(?<![\w.$€£#-])\d{{1,5}}[A-Za-z]?,? (?:[NSEW]\.? )?(?:(?:{_CAP}|\d{{1,3}}(?:st|nd|rd|th))\.? ){{1,4}}"
-        rf"{_STREET}\b\.?{_UNIT}?{_CITY}?"
+        rf"{_STREET}\b(?:\.?{_UNIT})?(?:\.?{_CITY})?"
     ),
     re.compile(rf"(?<!\w)(?:{_GERMANIC}|{_ROMANCE}{_ROAD_NAME},?) \d{{1,4}}[a-zA-Z]?(?!\w){_TOWN}?"),
     re.compile(rf"(?<![\w.])\d{{1,4}},? {_ROMANCE}{_ROAD_NAME}{_TOWN}?"),

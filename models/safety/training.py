@@ -150,8 +150,9 @@ def fit_logistic(x: Floats, y: Floats, weights: Floats, l2: float, start: Floats
 def fit_harm(corpus: Corpus, labels: Floats, use: Bools) -> Floats:
     """Coefficients for one harm from the texts in `use`.
 
-    All windows of a harmless text are harmless; of a harmful one only the worst is taken to be (multiple-instance
-    learning), found in two rounds. Positives weigh the square root of the imbalance.
+    All windows of a harmless text are harmless; of a harmful one only the worst is taken to be harmful, found in two
+    rounds (multiple-instance learning). A text of n windows weighs sqrt(n), as more windows are more chances to be
+    blocked by mistake; positives weigh the square root of the imbalance.
     """
     inside = use[corpus.owners]
     x, owners = corpus.vectors[inside].astype(np.float64), corpus.owners[inside]

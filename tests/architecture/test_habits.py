@@ -49,8 +49,9 @@ def test_environment_variables_are_read_in_settings_only() -> None:
         for path in modules("models", "providers", "deployments", "batch")
         if re.search(r"os\.(environ|getenv)", path.read_text())
     }
-    # The launcher sets variables for the processes it starts; a technology file may have to switch its library offline.
-    assert readers <= {"models/settings.py", "deployments/local.py", "models/embedding/sentence_transformers.py"}
+    # The launcher sets variables for what it starts; RAY_ADDRESS is Ray's own; a model library is switched offline.
+    allowed = {"models/settings.py", "deployments/local.py", "batch/cli.py", "models/embedding/sentence_transformers.py"}
+    assert readers <= allowed
 
 
 def test_only_the_handle_files_call_remote() -> None:
@@ -63,16 +64,13 @@ def test_only_the_handle_files_call_remote() -> None:
 
 
 def test_only_app_binds() -> None:
-    binders = {
-        str(path.relative_to(ROOT)) for path in modules("deployments") if re.search(r"\.bind\(", path.read_text())
-    }
-    assert binders <= {"deployments/app.py", "deployments/local.py"}
+    binders = {path.name for path in modules("deployments") if re.search(r"\.bind\(", path.read_text())}
+    assert binders <= {"app.py", "local.py"}  # the launcher binds sockets
 
 
 def test_only_the_ingress_deployment_file_knows_ray() -> None:
-    users = {
-        path.name for path in modules("deployments/ingress") if any(n.split(".")[0] == "ray" for n in imports(path))
-    }
+    files = modules("deployments/ingress")
+    users = {path.name for path in files if any(name.split(".")[0] == "ray" for name in imports(path))}
     assert users <= {"deployment.py"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from models.clock import utc_now
 from models.enrichment.cache import LRUCache, TieredCache
 from models.enrichment.encoding import StoredContext, encode, epoch_ms
 from models.enrichment.orchestrator import ContextOrchestrator, cache_version
@@ -19,7 +20,6 @@ from models.enrichment.selection import AgentViews
 from models.enrichment.types import EnrichedContext, ServedFrom
 from models.errors import CacheUnavailable
 from models.resilience.deadline import Deadline
-from models.clock import utc_now
 from tests.fakes.enrichment import FakeProvider, all_providers
 from tests.fakes.redis_server import RedisServer
 

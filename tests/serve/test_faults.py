@@ -29,9 +29,7 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    started = System(
-        tmp_path_factory.mktemp("faulty"), environment={"RAPPORT_INGRESS__API_KEYS": KEYS}, customers=200
-    )
+    started = System(tmp_path_factory.mktemp("faulty"), environment={"RAPPORT_INGRESS__API_KEYS": KEYS}, customers=200)
     try:
         started.wait_until_ready()
         yield started

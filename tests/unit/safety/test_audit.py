@@ -20,7 +20,9 @@ def test_the_line_says_how_a_text_was_judged() -> None:
         policy_version="policy_abc",
     )
     at = datetime(2026, 1, 2, tzinfo=UTC)
-    record = verdict_record(verdict, purpose=Purpose.REPLY, subject="sub_1", actor="conversation", at=at, request_id="r")
+    record = verdict_record(
+        verdict, purpose=Purpose.REPLY, subject="sub_1", actor="conversation", at=at, request_id="r"
+    )
     assert record.audit_id.startswith("aud_")
     assert (record.at, record.subject, record.outcome, record.request_id) == (at, "sub_1", "block", "r")
     assert dict(record.details) == {

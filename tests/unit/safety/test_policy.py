@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,11 +91,17 @@ async def test_a_moderator_that_skips_a_harm_is_not_trusted(purpose: Purpose) ->
     assert (verdict.decision, verdict.available) == (Decision.BLOCK, False)
 
 
-async def test_a_spent_deadline_blocks() -> None:
+async def test_a_moderator_that_hangs_blocks_at_the_deadline() -> None:
+    class HangingModerator(FixedModerator):
+        async def moderate(
+            self, texts: Sequence[str], *, vectors: Vectors | None = None, deadline: Deadline | None = None
+        ) -> list[tuple[Finding, ...]]:
+            await asyncio.Event().wait()
+            raise AssertionError("never set")
+
     (verdict,) = await gate(FixedModerator(seen())).check(["text"], purpose=Purpose.REPLY, deadline=Deadline.after(60))
     assert verdict.allowed
-    late = FixedModerator(error=TimeoutError())
-    (verdict,) = await gate(late).check(["text"], purpose=Purpose.REPLY, deadline=Deadline.after(60))
+    (verdict,) = await gate(HangingModerator()).check(["text"], purpose=Purpose.REPLY, deadline=Deadline.after(0))
     assert (verdict.decision, verdict.available) == (Decision.BLOCK, False)
 
 
@@ -143,5 +150,5 @@ def test_the_shipped_policy_blocks_what_we_send_from_four_on() -> None:
 def test_a_malformed_policy_stops_the_start_and_names_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "strict.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match="strict.yaml|threshold"):
+    with pytest.raises(ConfigurationError, match=r"strict\.yaml|threshold"):
         SafetyPolicy.load(path)

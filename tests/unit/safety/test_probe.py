@@ -70,11 +70,11 @@ HARMLESS = [
 
 LETTER = (
     "Hello, I have been a customer of yours for three years and I run a small practice with four receptionists. "
-    "Last month we upgraded to the premium plan and added two seats. The calendar works well and the reminders save us "
-    "a lot of time. Yesterday the parcel with the gloves and the thermometers arrived, but one box was missing. I checked "
-    "the invoice and it says that twelve boxes were sent. {} Could you please look into it and tell me when the last one "
-    "will come? Also, the export of appointments to a spreadsheet stops halfway. I tried another browser and restarted "
-    "the computer. It would be great if somebody could call me on Thursday morning. Thank you very much for your help."
+    "Last month we upgraded to the premium plan and added two seats. The calendar works well and the reminders save "
+    "us a lot of time. Yesterday the parcel with the gloves and the thermometers arrived, but one box was missing. "
+    "I checked the invoice and it says that twelve boxes were sent. {} Could you please look into it and tell me when "
+    "the last one will come? Also, the export of appointments to a spreadsheet stops halfway. I tried another browser "
+    "and restarted the computer. It would be great if somebody could call me on Thursday morning. Thank you very much."
 )
 
 
@@ -111,7 +111,9 @@ async def test_vectors_handed_in_change_nothing_but_the_work(minilm: SentenceTra
     texts = [HARMFUL[Harm.VIOLENCE][0], "", "Where is my parcel? It should be here.", LETTER.format("")]
     moderator = ProbeModerator(minilm, ProbeWeights.load())
     vectors = await minilm.embed(texts)
-    for plain, given in zip(await moderator.moderate(texts), await moderator.moderate(texts, vectors=vectors), strict=True):
+    for plain, given in zip(
+        await moderator.moderate(texts), await moderator.moderate(texts, vectors=vectors), strict=True
+    ):
         assert [f.severity for f in plain] == [f.severity for f in given]
         assert [f.probability for f in plain] == pytest.approx([f.probability for f in given], abs=1e-4)
 
@@ -151,7 +153,9 @@ async def test_a_failing_embedder_is_safety_unavailable(error: Exception) -> Non
 @pytest.mark.parametrize(
     "vectors", [np.zeros((2, 256), np.float32), np.zeros((1, 8), np.float32), np.full((1, 256), np.nan, np.float32)]
 )
-async def test_vectors_that_cannot_be_scored_are_refused(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
+async def test_vectors_that_cannot_be_scored_are_refused(
+    vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+) -> None:
     with pytest.raises(SafetyUnavailable):
         await ProbeModerator(HashingEmbedder(), toy_weights()).moderate(["one"], vectors=vectors)
 
