@@ -38,7 +38,7 @@ class EnrichmentDeployment:
         services = ContextServices(
             reader=self._orchestrator, rate_limiter=build_rate_limiter(self._settings), metrics=self._metrics
         )
-        return build_context_api(services, self._settings)
+        return build_context_api(services, self._settings, echo_request_id=False)
 
     async def enrich(
         self, customer_id: str, agent_type: str, deadline: Deadline, force_refresh: bool, required: tuple[str, ...]

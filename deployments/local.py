@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Marks every process of one launch, so that those which outlive their parent are found and ended.
 MARK = "LAUNCHED_BY_RAPPORT"
 STARTUP_TIMEOUT_S = 240.0
+#: How long a launch may take to stop before it is ended by force.
+STOP_TIMEOUT_S = 60.0
 #: Holds address and process ids while the system runs.
 RUNNING = "running.json"
 
@@ -48,7 +50,8 @@ RAY_SWITCHES: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     "RAY_SERVE_LOG_TO_STDERR": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
+    # Ray nices its workers by 15; replicas that answer people must not wait behind everything else on the machine.
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "ANONYMIZED_TELEMETRY": "False",
     "HF_HUB_OFFLINE": "1",
@@ -75,7 +78,6 @@ class Launch:
         self.dashboard_port = dashboard_port
         self.state = settings.state_dir.resolve()
         self.run_dir = Path(tempfile.mkdtemp(prefix="rp", dir="/tmp"))  # short on purpose
-        self.mark = secrets.token_hex(8)
         self.stopping = threading.Event()
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._ray_started = False
@@ -124,7 +126,6 @@ class Launch:
         os.environ.update(RAY_SWITCHES)
         os.environ.update(
             {
-                MARK: self.mark,
                 "RAY_AUTH_TOKEN_PATH": str(token),
                 "RAPPORT_STATE_DIR": str(self.state),
                 "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
@@ -244,7 +245,7 @@ class Launch:
         self._wait_while(child, "preparing the demo company", lambda: child.poll() == 0)
 
     def close(self) -> None:
-        """End Serve, Ray and every child, then whatever still carries this launch's mark."""
+        """End Serve, Ray and every child, in this order."""
         self.say("stopping")
         (self.state / RUNNING).unlink(missing_ok=True)
         if self._ray_started:
@@ -263,13 +264,6 @@ class Launch:
             except subprocess.TimeoutExpired:
                 self.say(f"{name} did not end in time and is killed")
                 child.kill()
-        survivors = list(marked(self.mark))
-        for process in survivors:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        for process in psutil.wait_procs(survivors, timeout=5)[1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
         shutil.rmtree(self.run_dir, ignore_errors=True)
         self.say("stopped")
 
@@ -332,6 +326,42 @@ Ctrl-C stops everything.
 """
 
 
+def supervise(arguments: list[str]) -> int:
+    """Run the launch in a session of its own, pass it the wish to stop, and end whatever it leaves behind.
+
+    A terminal's Ctrl-C and many service managers signal the whole process group. In a session of its own the launch
+    still has a working Redis, Chroma and Ray when it begins to stop them in order; and should Ray take the launching
+    process with it, somebody is left to clean up.
+    """
+    mark = secrets.token_hex(8)
+    wished = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: wished.set())
+    command = [sys.executable, "-m", "deployments.local", "--launch", *arguments]
+    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, MARK: mark}, start_new_session=True)
+    told = False
+    while child.poll() is None:
+        if wished.wait(0.2) and not told:
+            told = True
+            child.terminate()
+            began = time.monotonic()
+        if told and time.monotonic() - began > STOP_TIMEOUT_S:
+            child.kill()
+    sweep(mark)
+    return child.returncode if child.returncode >= 0 else 1
+
+
+def sweep(mark: str) -> None:
+    """End every process that carries the mark, first kindly."""
+    survivors = list(marked(mark))
+    for process in survivors:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(survivors, timeout=5)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def main() -> int:
     """Start, wait for a signal (or for the command of `--run`), stop.
 
@@ -340,6 +370,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run Rapport on this machine.")
     parser.add_argument("--customers", type=int, default=2000, help="size of the demo company (default 2000)")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="port of the Ray dashboard (default 8265)")
+    parser.add_argument("--launch", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
         "--run",
         nargs=argparse.REMAINDER,
@@ -352,27 +383,39 @@ def main() -> int:
     except RapportError as exc:
         print(exc, file=sys.stderr)
         return 2
+    if arguments.launch:
+        return launch(settings, arguments)
     if (found := running(settings.state_dir)) is not None:
         if arguments.run:
             return run_on_system(arguments.run, found["environment"])
         print(f"Rapport already runs at {found['url']} (process {found['pid']})", file=sys.stderr)
         return 2
-    launch = Launch(settings, customers=arguments.customers, dashboard_port=arguments.dashboard_port)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: launch.stopping.set())
+    return supervise(sys.argv[1:])
+
+
+def launch(settings: Settings, arguments: argparse.Namespace) -> int:
+    """One launch from start to stop, in the process that drives Ray."""
+    system = Launch(settings, customers=arguments.customers, dashboard_port=arguments.dashboard_port)
+
+    def stop_on_signal() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: system.stopping.set())
+
+    stop_on_signal()
     try:
-        launch.open()
-        if arguments.run and not launch.stopping.is_set():
+        system.open()
+        stop_on_signal()  # Ray has put a handler of its own in place
+        if arguments.run and not system.stopping.is_set():
             return run_on_system(arguments.run, {})
-        if not launch.stopping.is_set():
-            token = launch.state / "ray_token"
-            print(WELCOME.format(url=launch.url, dashboard=launch.dashboard_port, token=token), flush=True)
-        launch.stopping.wait()
+        if not system.stopping.is_set():
+            token = system.state / "ray_token"
+            print(WELCOME.format(url=system.url, dashboard=system.dashboard_port, token=token), flush=True)
+        system.stopping.wait()
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)
         return 2
     finally:
-        launch.close()
+        system.close()
     return 0
 
 

@@ -61,7 +61,7 @@ class IngressDeployment:
             rate_limiter=build_rate_limiter(self._settings),
             metrics=RayMetrics(),
         )
-        return build_api(services, self._settings)
+        return build_api(services, self._settings, echo_request_id=False)
 
     def _readiness(self) -> ReadinessChecks:
         checks = [

@@ -53,8 +53,12 @@ def stack(
     rate_limiter: RateLimiter,
     metrics: Metrics,
     clock: Callable[[], float] = time.perf_counter,
+    echo_request_id: bool = True,
 ) -> Envelope:
-    """The application behind the whole stack; `settings` hold keys and limits."""
+    """The application behind the whole stack; `settings` hold keys and limits.
+
+    `echo_request_id` is false behind Ray Serve, whose own layer puts the `X-Request-ID` header on every answer.
+    """
     guarded = BodyGuard(app, routes=app.routes, max_bytes=settings.max_body_bytes)
     admitted = Admission(
         guarded,
@@ -62,7 +66,7 @@ def stack(
         rate_limiter=rate_limiter,
         max_concurrent=settings.max_concurrent,
     )
-    return Envelope(admitted, routes=app.routes, metrics=metrics, clock=clock)
+    return Envelope(admitted, routes=app.routes, metrics=metrics, clock=clock, echo_request_id=echo_request_id)
 
 
 class Envelope:
@@ -71,8 +75,17 @@ class Envelope:
     Neither the log nor a metric ever holds a query value or a path's ids: they name the route.
     """
 
-    def __init__(self, app: ASGIApp, *, routes: list[BaseRoute], metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: list[BaseRoute],
+        metrics: Metrics,
+        clock: Callable[[], float],
+        echo_request_id: bool,
+    ) -> None:
         self._app = app
+        self._echo_request_id = echo_request_id
         self._metrics = metrics
         self._clock = clock
         #: Serve reads the route patterns here, for its own metrics.
@@ -91,7 +104,7 @@ class Envelope:
             "headers": [header for header in headers if header[0] not in _STRIPPED],
             "state": dict(scope.get("state") or {}),
         }
-        answer = _Answer(send, rid.encode())
+        answer = _Answer(send, rid.encode() if self._echo_request_id else b"")
         token = request_id.set(rid)
         started = self._clock()
         try:
@@ -146,7 +159,8 @@ class _Answer:
             present = {name.lower() for name, _ in headers}
             headers += _ALWAYS
             headers += [header for header in _UNLESS_SET if header[0] not in present]
-            headers.append((b"x-request-id", self._rid))
+            if self._rid:
+                headers.append((b"x-request-id", self._rid))
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
             self.ended = not message.get("more_body", False)

@@ -53,5 +53,5 @@ class KnowledgeSearch(Protocol):
         vector: Vectors | None = None,
         deadline: Deadline | None = None,
     ) -> list[Passage]:
-        """Best first, at least `min_score`. `vector` is the query's embedding when the caller already has it."""
+        """Best first, at least `min_score`. `vector` (shape (dimension,)) is the query's embedding if already known."""
         ...

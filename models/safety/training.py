@@ -209,8 +209,8 @@ def cuts(threshold: float) -> list[float]:
     return [threshold * f for f in BELOW] + [threshold] + [threshold + (1 - threshold) * f for f in ABOVE]
 
 
-def train(corpus: Corpus, model_id: str, ordinary: dict[str, Vectors]) -> tuple[ProbeWeights, Report]:
-    """Weights from everything, and the out-of-fold report that says how well such weights do."""
+def train(corpus: Corpus, model_id: str) -> tuple[ProbeWeights, tuple[Row, ...]]:
+    """Weights from everything, and the out-of-fold figures that say how well such weights do."""
     coefficients, intercepts, severity_cuts, rows = [], [], [], []
     hard_benign = corpus.is_source(*HARD_BENIGN)
     own = np.char.startswith(corpus.sources, OWN)
@@ -239,10 +239,7 @@ def train(corpus: Corpus, model_id: str, ordinary: dict[str, Vectors]) -> tuple[
         intercepts=np.array(intercepts),
         severity_cuts=np.array(severity_cuts),
     )
-    blocked = {
-        name: (weights.probabilities(vectors) >= weights.severity_cuts[:, 3]) for name, vectors in ordinary.items()
-    }
-    return weights, Report(model_id=model_id, harms=tuple(rows), ordinary=blocked)
+    return weights, tuple(rows)
 
 
 def _row(
@@ -275,15 +272,24 @@ async def _main(data: Path, out: Path, ordinary: Path | None) -> None:
     embedders.register("bundled", "models.embedding.sentence_transformers:SentenceTransformerEmbedder")
     embedder = embedders.load("bundled")()
     corpus = await embed_corpus(load_examples(data, out / "own_examples.yaml"), embedder)
-    everyday: dict[str, list[str]] = {}
-    if ordinary is not None:
-        with ordinary.open(encoding="utf-8") as lines:
-            for row in map(json.loads, lines):
-                everyday.setdefault(row["source"], []).append(row["text"])
-    vectors = {source: await embedder.embed(texts[:1000]) for source, texts in everyday.items()}
-    weights, report = train(corpus, embedder.model_id, vectors)
+    weights, rows = train(corpus, embedder.model_id)
     weights.save(out / "moderation_probe.npz")
+    everyday = {} if ordinary is None else await judge_ordinary(ordinary, ProbeModerator(embedder, weights))
+    report = Report(model_id=embedder.model_id, harms=rows, ordinary=everyday)
     (out / "MODEL_CARD.md").write_text(render(report), encoding="utf-8")
+
+
+async def judge_ordinary(messages: Path, moderator: ProbeModerator) -> dict[str, Bools]:
+    """Which harms reach severity 4 in the first thousand messages of each source, shape (texts, H)."""
+    texts: dict[str, list[str]] = {}
+    with messages.open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            texts.setdefault(row["source"], []).append(row["text"])
+    judged = {source: await moderator.moderate(some[:1000]) for source, some in texts.items()}
+    return {
+        source: np.array([[finding.severity >= 4 for finding in findings] for findings in found])
+        for source, found in judged.items()
+    }
 
 
 def main() -> None:

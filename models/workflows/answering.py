@@ -99,7 +99,11 @@ class KnowledgeAnswerer:
         started = self._timer()
         try:
             passages = await self._knowledge.search(
-                query, limit=self._limit, min_score=self._min_score, vector=vector, deadline=deadline
+                query,
+                limit=self._limit,
+                min_score=self._min_score,
+                vector=None if vector is None else vector[0],
+                deadline=deadline,
             )
         except (DependencyUnavailable, DeadlineExceeded) as exc:
             self._knowledge_seen.down(exc)

@@ -50,7 +50,12 @@ def test_environment_variables_are_read_in_settings_only() -> None:
         if re.search(r"os\.(environ|getenv)", path.read_text())
     }
     # The launcher sets variables for what it starts; RAY_ADDRESS is Ray's own; a model library is switched offline.
-    allowed = {"models/settings.py", "deployments/local.py", "batch/cli.py", "models/embedding/sentence_transformers.py"}
+    allowed = {
+        "models/settings.py",
+        "deployments/local.py",
+        "batch/cli.py",
+        "models/embedding/sentence_transformers.py",
+    }
     assert readers <= allowed
 
 

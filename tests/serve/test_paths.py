@@ -31,7 +31,7 @@ def test_an_order_question_is_answered_for_its_owner_only(api: httpx.Client) -> 
     mine = classify(api, "Where is my order ORD-10123?", customer_id="customer_123")
     assert mine["category"] == "service_action"
     assert mine["intent"] == "track_order"
-    assert mine["entities"]["order_id"] == "ORD-10123"
+    assert mine["entities"]["order_reference"] == "ORD-10123"
     foreign = classify(api, "Where is my order ORD-10123?", customer_id="customer_7")
     assert foreign["category"] == "service_action"
     assert "shipped" not in (foreign["reply"] or "").lower()
@@ -53,7 +53,7 @@ def test_a_safety_report_is_recorded_before_the_reply(api: httpx.Client, system:
 
     with sqlite3.connect(f"file:{system.state}/rapport.db?mode=ro", uri=True) as database:
         rows = database.execute(
-            "SELECT severity FROM compliance_records WHERE record_id = ?", (body["entities"]["record_id"],)
+            "SELECT severity FROM compliance_records WHERE record_id = ?", (body["entities"]["compliance_record_id"],)
         ).fetchall()
     assert rows == [("urgent",)]
 
@@ -61,7 +61,7 @@ def test_a_safety_report_is_recorded_before_the_reply(api: httpx.Client, system:
 def test_an_unknown_customer_never_stops_a_safety_report(api: httpx.Client) -> None:
     body = classify(api, "I got a rash all over my arms after the new cream", customer_id="customer_999999")
     assert body["category"] == "safety_compliance"
-    assert body["entities"]["record_id"].startswith("cmp_")
+    assert body["entities"]["compliance_record_id"].startswith("cmp_")
 
 
 def test_context_comes_from_five_providers_and_then_from_l1(api: httpx.Client) -> None:
@@ -177,7 +177,7 @@ def test_metrics_carry_the_documented_names(api: httpx.Client) -> None:
 def test_every_dependency_is_named_by_ready(api: httpx.Client) -> None:
     answer = api.get("/ready")
     assert answer.status_code == 200
-    named = {one["name"]: one["state"] for one in answer.json()["dependencies"]}
+    named = {name: one["state"] for name, one in answer.json()["dependencies"].items()}
     assert set(named) >= {"database", "redis", "knowledge", "embedder", "language_model", "safety", "conversation"}
     assert set(named.values()) == {"up"}
 

@@ -23,7 +23,7 @@ from models.settings import Settings
 ROUTERS = (classify.router, sessions.router, messages.router, campaigns.router, operations.router)
 
 
-def build_api(services: ApiServices, settings: Settings) -> Envelope:
+def build_api(services: ApiServices, settings: Settings, *, echo_request_id: bool = True) -> Envelope:
     """The main application, for the route prefix `/`. At shutdown it lets running turns end."""
     background = Background(limit=settings.ingress.max_concurrent)
 
@@ -43,13 +43,25 @@ def build_api(services: ApiServices, settings: Settings) -> Envelope:
         background=background,
         openapi=cache(lambda: orjson.dumps(describe(app, settings))),
     )
-    return stack(app, settings.ingress, rate_limiter=services.rate_limiter, metrics=services.metrics)
+    return stack(
+        app,
+        settings.ingress,
+        rate_limiter=services.rate_limiter,
+        metrics=services.metrics,
+        echo_request_id=echo_request_id,
+    )
 
 
-def build_context_api(services: ContextServices, settings: Settings) -> Envelope:
+def build_context_api(services: ContextServices, settings: Settings, *, echo_request_id: bool = True) -> Envelope:
     """The context application, for the route prefix `/api/v1/customers`; its document is part of the main one."""
     routes = ContextRoutes(services.reader, settings.context.deadline_ms).routes()
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     errors.install(app)
-    return stack(app, settings.ingress, rate_limiter=services.rate_limiter, metrics=services.metrics)
+    return stack(
+        app,
+        settings.ingress,
+        rate_limiter=services.rate_limiter,
+        metrics=services.metrics,
+        echo_request_id=echo_request_id,
+    )

@@ -54,7 +54,7 @@ def data(tmp_path: Path) -> Path:
 async def test_training_learns_the_harm_of_each_word(data: Path) -> None:
     embedder = HashingEmbedder()
     corpus = await embed_corpus(load_examples(data, data.parent / "own_examples.yaml"), embedder)
-    weights, report = train(corpus, embedder.model_id, {})
+    weights, rows = train(corpus, embedder.model_id)
     moderator = ProbeModerator(embedder, weights)
     for harm in Harm:
         (findings,) = await moderator.moderate(
@@ -63,7 +63,7 @@ async def test_training_learns_the_harm_of_each_word(data: Path) -> None:
         assert [f.harm for f in findings if f.severity >= 4] == [harm]
     (clean,) = await moderator.moderate(["parcel invoice label chart"])
     assert max(finding.severity for finding in clean) < 4
-    for row in report.harms:
+    for row in rows:
         assert row.average_precision[0] > 0.8
         assert row.benign_blocked.hits <= training.MAX_FALSE_BLOCKS_HARD_BENIGN * row.benign_blocked.total
 
