@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from demo.acme import ACME, acme_rows
 from demo.generator import GENERATOR_VERSION, company_rows, gathered_rows
 from demo.rows import Rows
 from models.errors import ConfigurationError
 from providers.database import Database, Progress
-from providers.tables import Customer, DemoSeed
+from providers.tables import Customer, DemoSeed, ProductEvent
 
 #: Customers per transaction: bounds both memory and the time other writers wait.
 _BATCH = 250
@@ -23,14 +24,17 @@ _BATCH = 250
 def seed(url: str, *, customers: int = 2000, seed: int = 7, now: datetime, progress: Progress | None = None) -> int:
     """Make `customer_1` to `customer_<customers>` and return how many are new; 0 when all are there.
 
-    Instants are told relative to `now` of the first run. More customers than last time are added to the same data.
+    Instants are told relative to `now` of the first run, those of the documents' Acme Corp relative to this run's. More
+    customers than last time are added to the same data.
     Raises `ConfigurationError` when the database holds other customers or another seed's, `DatabaseUnavailable`.
     """
 
     async def run() -> int:
         database = Database(url, busy_timeout_s=30.0)
         try:
-            return await plant(database, customers=customers, seed=seed, now=now, progress=progress)
+            added = await plant(database, customers=customers, seed=seed, now=now, progress=progress)
+            await refresh_acme(database, now=now)
+            return added
         finally:
             await database.close()
 
@@ -54,6 +58,19 @@ async def plant(
         if progress is not None:
             progress(f"demo customers {done:,} of {customers:,}")
     return added
+
+
+async def refresh_acme(database: Database, *, now: datetime) -> None:
+    """Tell Acme's data relative to `now`, so that the documented context is shown on any day; nothing else changes."""
+    async with database.transaction() as session:
+        if await session.get(Customer, f"customer_{ACME}") is None:
+            return
+        for table, values in acme_rows(now=now).items():
+            if table is ProductEvent:  # these have no key of their own
+                await session.execute(delete(ProductEvent).where(ProductEvent.customer_id == f"customer_{ACME}"))
+                await session.execute(insert(ProductEvent), values)
+            else:
+                await session.execute(update(table), values)
 
 
 async def _resume(database: Database, *, seed: int, now: datetime) -> tuple[int, datetime]:

@@ -18,6 +18,7 @@ from ray.serve import Application, Deployment
 from deployments.classification import ClassifierDeployment
 from deployments.conversation import ConversationDeployment
 from deployments.embedding import EmbedderDeployment
+from deployments.engines import check_engines
 from deployments.enrichment import EnrichmentDeployment
 from deployments.ingress.deployment import IngressDeployment
 from deployments.knowledge import KnowledgeDeployment
@@ -82,6 +83,7 @@ def bind(name: str, cls: type, *args: Any) -> Application:
 def settings_of(args: AppArgs) -> Settings:
     """Settings for a graph that may be started: outside loopback and outside development, callers need keys."""
     settings = load_settings(args.model_dump())
+    check_engines(settings)
     exposed = not ipaddress.ip_address(settings.ingress.host).is_loopback or settings.environment != "development"
     if exposed and not settings.ingress.api_keys:
         raise ConfigurationError(

@@ -27,12 +27,13 @@ from models.knowledge.protocol import KnowledgeSearch
 from models.llm.engines import capabilities_of
 from models.llm.protocol import LanguageModel
 from models.resilience.deadline import Deadline
+from models.resilience.redis_client import connect
 from models.safety.pii import PatternPIIDetector
 from models.safety.protocol import SafetyGate
 from models.sessions.lock import MemorySessionLock
 from models.sessions.manager import SessionManager
 from models.sessions.memory import MemorySessionStore
-from models.sessions.redis import RedisSessionStore, connect
+from models.sessions.redis import RedisSessionStore
 from models.sessions.redis_lock import RedisSessionLock
 from models.sessions.types import Session, Turn
 from models.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.resilience.bucket import LeasedTokenBucket, Limit, MemoryTokenStore
 from models.resilience.redis_bucket import RedisTokenStore
-from models.sessions.redis import connect
+from models.resilience.redis_client import connect
 from models.settings import Settings
 
 

@@ -28,6 +28,7 @@ import httpx
 import psutil
 import yaml
 
+from deployments.engines import check_engines
 from models.errors import ConfigurationError, RapportError
 from models.settings import Settings, load_settings
 
@@ -380,6 +381,7 @@ def main() -> int:
     os.chdir(ROOT)
     try:
         settings = load_settings()
+        check_engines(settings)
     except RapportError as exc:
         print(exc, file=sys.stderr)
         return 2

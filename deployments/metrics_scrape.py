@@ -10,7 +10,7 @@ import ray
 
 from deployments.ingress.metrics_page import CounterMemory, LocalCounterMemory, MetricsPage
 from deployments.ingress.redis_counters import RedisCounterMemory
-from models.sessions.redis import connect
+from models.resilience.redis_client import connect
 from models.settings import Settings
 
 SCRAPE_TIMEOUT_S = 3.0

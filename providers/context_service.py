@@ -24,6 +24,9 @@ from providers.database import Database
 from providers.registry import build_providers
 from providers.systems.context_history import SqlContextHistory
 
+#: A slower cache is no help to a read that has a quarter of a second.
+CACHE_TIMEOUT_S = 0.1
+
 
 def build_orchestrator(
     database: Database,
@@ -49,9 +52,10 @@ def build_orchestrator(
         views = views.only({provider.spec.name for provider in providers})
     l2 = invalidations = None
     if redis_url and settings.cache_enabled:
-        from models.enrichment.redis_cache import RedisCache, RedisInvalidations, connect  # memory-only needs no Redis
+        from models.enrichment.redis_cache import RedisCache, RedisInvalidations  # memory-only needs no Redis
+        from models.resilience.redis_client import connect
 
-        client = connect(redis_url)
+        client = connect(redis_url, timeout_s=CACHE_TIMEOUT_S)
         l2, invalidations = RedisCache(client), RedisInvalidations(client, version=cache_version(views))
     tiers = TieredCache(
         LRUCache(entries=settings.l1_entries), l2, l1_ttl_s=settings.l1_ttl_s, wall_clock=now, metrics=metrics

@@ -18,7 +18,7 @@ from deployments.metrics import RayMetrics
 from deployments.metrics_scrape import build_metrics_page
 from deployments.processes import configure_process, open_database
 from deployments.readiness import Check, ReadinessChecks
-from models.sessions.redis import connect
+from models.resilience.redis_client import connect
 from models.settings import Settings
 from providers.systems.campaigns import SqlCampaignRegistry
 from providers.systems.idempotency import SqlIdempotencyStore

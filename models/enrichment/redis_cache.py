@@ -9,9 +9,6 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from models.enrichment.encoding import StoredContext
@@ -21,15 +18,6 @@ from models.telemetry import Transition
 logger = logging.getLogger(__name__)
 
 CHANNEL = "rapport:context:changed"
-
-
-def connect(url: str, *, timeout_s: float = 0.1) -> Redis:
-    """A client that gives up after `timeout_s`, because a slower cache is no help.
-
-    A broken connection is replaced once, at once: it may have died while it lay idle. A timeout is not tried again.
-    """
-    once = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-    return Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=once)
 
 
 class RedisCache:

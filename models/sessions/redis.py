@@ -7,20 +7,12 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from models.clock import utc_now
 from models.errors import CacheUnavailable, NotFound
 from models.sessions.codec import JsonSessionCodec, SessionCodec
 from models.sessions.types import Session
-
-
-def connect(url: str, *, timeout_s: float = 0.5) -> Redis:
-    """A client that gives up after `timeout_s` and tries once more at once, which mends a stale connection."""
-    retry = Retry(NoBackoff(), 1)
-    return Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry)
 
 
 class RedisSessionStore:

@@ -15,6 +15,14 @@ OWNERS = {
     "chromadb": {"models/knowledge/chroma.py"},
     "openai": {"models/llm/openai.py"},
     "sentence_transformers": {"models/embedding/sentence_transformers.py"},
+    "redis": {
+        "models/enrichment/redis_cache.py",
+        "models/resilience/redis_bucket.py",
+        "models/resilience/redis_client.py",
+        "models/sessions/redis.py",
+        "models/sessions/redis_lock.py",
+        "deployments/ingress/redis_counters.py",
+    },
     "matplotlib": {"models/campaign/plots.py"},
 }
 

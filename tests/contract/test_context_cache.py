@@ -15,11 +15,12 @@ from models.enrichment.cache import LRUCache, TieredCache
 from models.enrichment.encoding import StoredContext, encode, epoch_ms
 from models.enrichment.orchestrator import ContextOrchestrator, cache_version
 from models.enrichment.protocol import ContextCache
-from models.enrichment.redis_cache import RedisCache, RedisInvalidations, connect
+from models.enrichment.redis_cache import RedisCache, RedisInvalidations
 from models.enrichment.selection import AgentViews
 from models.enrichment.types import EnrichedContext, ServedFrom
 from models.errors import CacheUnavailable
 from models.resilience.deadline import Deadline
+from models.resilience.redis_client import connect
 from tests.fakes.enrichment import FakeProvider, all_providers
 from tests.fakes.redis_server import RedisServer
 

@@ -14,11 +14,12 @@ from redis.asyncio import Redis
 from models.errors import CacheUnavailable, InProgress, NotFound
 from models.llm.types import Citation
 from models.resilience.deadline import Deadline
+from models.resilience.redis_client import connect
 from models.sessions.codec import JsonSessionCodec
 from models.sessions.lock import MemorySessionLock
 from models.sessions.memory import MemorySessionStore
 from models.sessions.protocol import SessionLock, SessionStore
-from models.sessions.redis import RedisSessionStore, connect
+from models.sessions.redis import RedisSessionStore
 from models.sessions.redis_lock import RedisSessionLock
 from models.sessions.types import HandoffReason, Outcome, Session, SessionStatus, Turn
 from tests.fakes.redis_server import RedisServer

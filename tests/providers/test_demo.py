@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from demo.seed import plant
+from demo.acme import acme_rows
+from demo.seed import plant, refresh_acme
 from models.errors import ConfigurationError
 from providers.database import Database
 from providers.systems.orders import SqlOrderSystem
-from providers.tables import Customer, Order
+from providers.tables import Customer, Order, ProductEvent, Subscription
 
 NOW = datetime(2026, 3, 14, 16, 45, tzinfo=UTC)
 
@@ -67,3 +68,21 @@ async def test_the_documented_customer_owns_its_orders_and_nobody_elses(database
     recent = await orders.recent("customer_123", limit=2)
     assert [order.order_id for order in recent] == ["ORD-10123", "ORD-10124"]
     assert await orders.recent("nobody") == []
+
+
+async def test_acme_is_as_documented_on_any_later_day(database: Database) -> None:
+    """The rest of the company ages; Acme's renewal stays 28 days away and its data is not doubled."""
+    await plant(database, customers=124, seed=7, now=NOW)
+    later = NOW + timedelta(days=3)
+    await refresh_acme(database, now=later)
+    await refresh_acme(database, now=later)
+    async with database.session() as session:
+        renewal = await session.scalar(
+            select(Subscription.renewal_at).where(Subscription.customer_id == "customer_123")
+        )
+        logins = await session.scalar(
+            select(func.count()).select_from(ProductEvent).where(ProductEvent.customer_id == "customer_123")
+        )
+    assert renewal is not None
+    assert (renewal - later).days == 28
+    assert logins == len(acme_rows(now=NOW)[ProductEvent])

@@ -29,7 +29,14 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    started = System(tmp_path_factory.mktemp("faulty"), environment={"RAPPORT_INGRESS__API_KEYS": KEYS}, customers=200)
+    environment = {
+        "RAPPORT_INGRESS__API_KEYS": KEYS,
+        # An engine that is configured, and answers nobody.
+        "RAPPORT_LANGUAGE_MODEL__ENGINE": "openai",
+        "RAPPORT_LANGUAGE_MODEL__TIMEOUT_S": "2",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+    }
+    started = System(tmp_path_factory.mktemp("faulty"), environment=environment, customers=200)
     try:
         started.wait_until_ready()
         yield started
@@ -82,6 +89,16 @@ def test_the_rate_limit_holds_over_both_applications(faulty: System) -> None:
     refused = [answer for answer in statuses if answer.status_code == 429]
     assert refused
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+
+
+def test_a_language_model_that_does_not_answer_degrades_the_reply(client: httpx.Client) -> None:
+    answer = classify(client, "How do I invite a colleague?")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["category"] == "informational"
+    assert body["citations"] == []
+    assert "language_model" in body["degraded"]
+    assert state_of(client, "language_model") == "degraded"
 
 
 def test_a_killed_replica_is_replaced_and_totals_do_not_fall(client: httpx.Client, faulty: System) -> None:
@@ -152,6 +169,30 @@ def test_without_the_database_a_report_is_refused_not_pretended(client: httpx.Cl
         lambda: classify(client, "I got a rash all over my arms after the new cream").status_code == 200,
         "reports are taken again once the database is back",
     )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("RAPPORT_LANGUAGE_MODEL__ENGINE", "oracle", "oracle"),
+        ("RAPPORT_SAFETY__BLOCK_AT", "eleven", "RAPPORT_SAFETY__BLOCK_AT"),
+        ("RAPPORT_COLOUR", "red", "RAPPORT_COLOUR"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_and_is_named(
+    tmp_path_factory: pytest.TempPathFactory, variable: str, value: str, named: str
+) -> None:
+    wrong = System(tmp_path_factory.mktemp("wrong"), environment={variable: value})
+    assert wrong.launcher.wait(timeout=60) == 2
+    assert wrong.launcher.stdout is not None
+    assert named in wrong.launcher.stdout.read()
+
+
+def test_a_taken_port_is_named(faulty: System, tmp_path_factory: pytest.TempPathFactory) -> None:
+    second = System(tmp_path_factory.mktemp("second"), environment={"RAPPORT_INGRESS__PORT": str(faulty.port)})
+    assert second.launcher.wait(timeout=60) == 2
+    assert second.launcher.stdout is not None
+    assert f"port {faulty.port} for the API" in second.launcher.stdout.read()
 
 
 def test_nothing_is_left_behind(faulty: System) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 import providers.registry
 from demo.seed import plant
+from models.clock import utc_now
 from models.enrichment.types import HistoryEntry
 from models.errors import ConfigurationError, InvalidRequest, UnknownAgentType
 from models.settings import Settings
-from providers.base import ProviderResources, utc_now
+from providers.base import ProviderResources
 from providers.context_service import ContextEnrichmentService
 from providers.database import Database
 from providers.registry import BUILT_IN, build_providers

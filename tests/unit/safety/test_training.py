@@ -8,16 +8,9 @@ import pytest
 
 from models.safety import training
 from models.safety.card import average_precision, roc_auc, wilson
+from models.safety.corpus import assign_folds, embed_corpus, load_examples
 from models.safety.probe import ProbeModerator
-from models.safety.training import (
-    assign_folds,
-    choose_threshold,
-    cuts,
-    embed_corpus,
-    fit_logistic,
-    load_examples,
-    train,
-)
+from models.safety.training import choose_threshold, cuts, fit_logistic, train
 from models.safety.types import Harm
 from tests.fakes.embedder import HashingEmbedder
 
