@@ -16,7 +16,7 @@ $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11; pass PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing pinned packages (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -r requirements.lock
 	@touch $(STAMP)
 
 install: $(STAMP) ## Create .venv with every pinned package

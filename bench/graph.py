@@ -23,7 +23,8 @@ import httpx
 import psutil
 
 from bench import topology
-from deployments.local import MARK, free_port
+from deployments.launch import free_port
+from deployments.local import MARK
 
 ROOT = Path(__file__).resolve().parent.parent
 JSON = {"Content-Type": "application/json"}

@@ -8,7 +8,6 @@ stack in front of their routes.
 This module has no future annotations: Ray reads the builders' annotations at run time.
 """
 
-import ipaddress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -20,18 +19,19 @@ from deployments.conversation import ConversationDeployment
 from deployments.embedding import EmbedderDeployment
 from deployments.engines import check_engines
 from deployments.enrichment import EnrichmentDeployment
+from deployments.exposure import check_exposure
 from deployments.ingress.deployment import IngressDeployment
 from deployments.knowledge import KnowledgeDeployment
 from deployments.llm import LanguageModelDeployment
 from deployments.safety import SafetyDeployment
-from models.errors import ConfigurationError
 from models.settings import Settings, load_settings
 
 #: Defaults of every deployment; `serve_config.yaml` tunes each by name.
 DEFAULTS: dict[str, Any] = {
     "max_ongoing_requests": 200,
     "ray_actor_options": {"num_cpus": 0.1},
-    "graceful_shutdown_timeout_s": 20,
+    # Longer than a turn may take, so that what runs can end.
+    "graceful_shutdown_timeout_s": 35,
     "max_surge_percent": 100,
 }
 
@@ -81,13 +81,8 @@ def bind(name: str, cls: type, *args: Any) -> Application:
 
 
 def settings_of(args: AppArgs) -> Settings:
-    """Settings for a graph that may be started: outside loopback and outside development, callers need keys."""
+    """Settings for a graph that may be started. Raises `ConfigurationError` naming what is missing."""
     settings = load_settings(args.model_dump())
     check_engines(settings)
-    exposed = not ipaddress.ip_address(settings.ingress.host).is_loopback or settings.environment != "development"
-    if exposed and not settings.ingress.api_keys:
-        raise ConfigurationError(
-            "RAPPORT_INGRESS__API_KEYS: must be set when the API listens beyond loopback or outside development; "
-            'for example {"a-long-random-key": {"name": "support", "agent_types": ["support"]}}'
-        )
+    check_exposure(settings, settings.ingress.host)
     return settings

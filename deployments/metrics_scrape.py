@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import httpx
@@ -12,6 +13,8 @@ from deployments.ingress.metrics_page import CounterMemory, LocalCounterMemory, 
 from deployments.ingress.redis_counters import RedisCounterMemory
 from models.resilience.redis_client import connect
 from models.settings import Settings
+
+logger = logging.getLogger("rapport.metrics")
 
 SCRAPE_TIMEOUT_S = 3.0
 
@@ -23,7 +26,8 @@ class NodeAgents:
         self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_S, trust_env=False)
 
     async def __call__(self) -> Sequence[str]:
-        nodes = await asyncio.to_thread(ray.nodes)
+        async with asyncio.timeout(SCRAPE_TIMEOUT_S):
+            nodes = await asyncio.to_thread(ray.nodes)
         addresses = [(node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes if node["Alive"]]
         texts = await asyncio.gather(*(self._read(host, port) for host, port in addresses))
         return [text for text in texts if text is not None]
@@ -32,7 +36,8 @@ class NodeAgents:
         try:
             response = await self._client.get(f"http://{host}:{port}/metrics")
             response.raise_for_status()
-        except httpx.HTTPError:
+        except httpx.HTTPError as exc:
+            logger.info("a metrics agent did not answer", extra={"host": host, "error": type(exc).__name__})
             return None
         return response.text
 

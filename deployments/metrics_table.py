@@ -57,6 +57,9 @@ METRICS: Mapping[str, Metric] = {
         _histogram("context_provider_latency_seconds", "Time a provider took.", "provider"),
         _counter("context_cache_errors_total", "Cache calls that failed.", "tier"),
         _counter("context_history_errors_total", "Context versions that could not be written."),
+        _counter(
+            "safety_checks_total", "Checked texts by what they were for and what was decided.", "purpose", "outcome"
+        ),
         _counter("audit_lines_dropped_total", "Audit lines lost because the database stayed away too long."),
         _counter("http_requests_total", "Answered requests by route.", "route", "method", "status"),
         _histogram("http_request_seconds", "Time to the end of an answer by route.", "route", "method"),

@@ -33,6 +33,10 @@ DOCUMENTED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+#: Settings that never travel in Serve arguments.
+SECRETS = frozenset({"hash_salt", "database.url", "redis.url", "language_model.openai_api_key", "ingress.api_keys"})
+
+
 class Section(BaseModel):
     """A part of the tree; frozen, and it refuses names it does not know."""
 
@@ -77,7 +81,6 @@ class LanguageModelSettings(Section):
     openai_base_url: str = "https://api.openai.com/v1"
     openai_model: str = "gpt-4o-mini"
     timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    max_concurrent: Annotated[int, Field(ge=1)] = 100
     max_tokens: Annotated[int, Field(ge=1)] = 512
 
 
@@ -209,6 +212,7 @@ def load_settings(args: Mapping[str, Any] | None = None, *, env_file: str | Path
     variables = {**_read(env_file), **os.environ}
     problems = [f"{name}: there is no such setting" for name in sorted(variables) if _is_unknown(name)]
     problems += [f"serve argument {name}: there is no such setting" for name in args or {} if not _exists((name,))]
+    problems += [f"serve argument {name}: is a secret; set it in the environment" for name in _secrets(args or {})]
     settings = None
     try:
         settings = Settings(_env_file=env_file, **(args or {}))
@@ -223,6 +227,18 @@ def load_settings(args: Mapping[str, Any] | None = None, *, env_file: str | Path
 
 def _read(env_file: Any) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(env_file).items() if value} if env_file else {}
+
+
+def _secrets(args: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+    """Dotted names in `args` whose values would be secrets; the Ray dashboard shows `args` to whoever may open it."""
+    found = []
+    for name, value in args.items():
+        here = (*path, str(name))
+        if ".".join(here) in SECRETS:
+            found.append(".".join(here))
+        elif isinstance(value, Mapping):
+            found += _secrets(value, here)
+    return found
 
 
 def _is_unknown(name: str) -> bool:

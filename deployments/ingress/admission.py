@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.ingress.auth import Authenticator
 from deployments.ingress.services import RateLimiter
+from models import telemetry
 from models.errors import Overloaded, RateLimited, Unauthorized
 
 #: Served to anyone and at any load: what operates the service, and its documentation.
@@ -41,6 +42,7 @@ class Admission:
             host=sent.get(b"host", b"").decode("latin-1"),
         )
         scope["state"]["principal"] = principal
+        telemetry.principal.set(principal.id)
         if principal.requests_per_minute is not None:
             wait_s = await self._rate_limiter.try_take(principal.id, per_minute=principal.requests_per_minute)
             if wait_s > 0:

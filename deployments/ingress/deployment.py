@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.campaigns import RayJobCampaignDesk
+from deployments.exposure import check_entrance
 from deployments.handles import ContextHandle, ConversationHandle, ProbeHandle
 from deployments.ingress.http.application import build_api
 from deployments.ingress.middleware import Envelope
@@ -18,10 +21,15 @@ from deployments.metrics import RayMetrics
 from deployments.metrics_scrape import build_metrics_page
 from deployments.processes import configure_process, open_database
 from deployments.readiness import Check, ReadinessChecks
+from models.errors import DatabaseUnavailable
 from models.resilience.redis_client import connect
 from models.settings import Settings
 from providers.systems.campaigns import SqlCampaignRegistry
 from providers.systems.idempotency import SqlIdempotencyStore
+
+logger = logging.getLogger(__name__)
+
+HOUSEKEEPING_S = 3600.0
 
 #: What a deployment's absence means to a customer, and whether the system can serve without it.
 MEANING: Mapping[str, tuple[bool, str]] = {
@@ -42,6 +50,7 @@ class IngressDeployment:
         self, settings: Settings, conversation: DeploymentHandle[Any], others: Mapping[str, DeploymentHandle[Any]]
     ) -> None:
         configure_process(settings)
+        check_entrance(settings)
         self._settings = settings
         self._conversation = ConversationHandle(conversation)
         context = serve.get_deployment_handle("enrichment", app_name="context")
@@ -49,13 +58,28 @@ class IngressDeployment:
             name: ProbeHandle(handle) for name, handle in others.items()
         }
         self._database = open_database(settings)
+        self._idempotency = SqlIdempotencyStore(self._database)
+        self._housekeeping = asyncio.create_task(self._keep_house())
+
+    async def _keep_house(self) -> None:
+        """Forget recorded answers after their 24 hours."""
+        while True:
+            try:
+                await self._idempotency.remove_expired()
+            except DatabaseUnavailable:
+                logger.info("expired answers stay until the database is back")
+            await asyncio.sleep(HOUSEKEEPING_S)
+
+    async def __del__(self) -> None:
+        self._housekeeping.cancel()
+        await self._database.close()
 
     def __serve_build_asgi_app__(self) -> Envelope:  # the name is Ray's: called once, after the constructor
         services = ApiServices(
             router=self._conversation,
             conversation=self._conversation,
             campaigns=RayJobCampaignDesk(SqlCampaignRegistry(self._database)),
-            idempotency=SqlIdempotencyStore(self._database),
+            idempotency=self._idempotency,
             readiness=self._readiness(),
             metrics_page=build_metrics_page(self._settings),
             rate_limiter=build_rate_limiter(self._settings),

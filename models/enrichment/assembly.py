@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from models.clock import utc_now
 from models.enrichment.collector import Answer, Collection
 from models.enrichment.encoding import StoredContext, encode, epoch_ms, version_of
 from models.enrichment.selection import AgentView
@@ -44,7 +45,7 @@ class Assembler:
         ttl_s: float = 300.0,
         partial_ttl_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wall_clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._specs = specs
         self._ttl_s = ttl_s

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from cachetools import TLRUCache
 
+from models.clock import utc_now
 from models.enrichment.encoding import StoredContext, epoch_ms
 from models.enrichment.protocol import ContextCache
 from models.enrichment.types import ServedFrom
@@ -83,7 +84,7 @@ class TieredCache:
         l1_ttl_s: float = 30.0,
         retry_after_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wall_clock: Callable[[], datetime] = utc_now,
         metrics: Metrics | None = None,
     ) -> None:
         self.l1 = l1

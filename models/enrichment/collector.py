@@ -7,8 +7,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
+from models.clock import utc_now
 from models.enrichment.cache import LRU
 from models.enrichment.encoding import epoch_ms
 from models.enrichment.protocol import ContextProvider
@@ -54,7 +55,7 @@ class Collector:
         providers: Iterable[ContextProvider],
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wall_clock: Callable[[], datetime] = utc_now,
         metrics: Metrics | None = None,
         remembered_customers: int = 1000,
         stale_if_error_s: float = 600.0,

@@ -7,8 +7,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
+from models.clock import utc_now
 from models.enrichment.assembly import Assembled, Assembler
 from models.enrichment.cache import LRU, TieredCache
 from models.enrichment.collector import Collection, Collector
@@ -50,7 +51,7 @@ class Flights:
         cache: TieredCache | None = None,
         history: ContextHistory | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wall_clock: Callable[[], datetime] = utc_now,
         metrics: Metrics | None = None,
         noted_versions: int = 10_000,
     ) -> None:

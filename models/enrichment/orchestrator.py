@@ -7,8 +7,9 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
+from models.clock import utc_now
 from models.enrichment.assembly import Assembled, Assembler
 from models.enrichment.cache import TieredCache
 from models.enrichment.collector import Collector
@@ -41,7 +42,7 @@ class ContextOrchestrator:
         invalidations: Invalidations | None = None,
         history: ContextHistory | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wall_clock: Callable[[], datetime] = utc_now,
         metrics: Metrics | None = None,
         ttl_s: float = 300.0,
         partial_ttl_s: float = 2.0,

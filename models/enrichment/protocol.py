@@ -107,10 +107,3 @@ class ContextReader(Protocol):
     ) -> ContextReading:
         """As `ContextSource.enrich`, encoded; `max_tokens` bounds the prompt format only."""
         ...
-
-    async def invalidate(self, customer_id: str) -> None:
-        """Forget the customer here at once and on every other replica soon.
-
-        Raises `CacheUnavailable` when the others could not be told; what is here is forgotten even then.
-        """
-        ...

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 
+from models.clock import utc_now
 from models.embedding.protocol import Embedder, Vectors
 from models.knowledge.protocol import KnowledgeStore
 from models.knowledge.types import DocumentKind, Passage
@@ -18,9 +19,7 @@ class Retriever:
     `clock` returns an aware time; its UTC day decides which documents are valid.
     """
 
-    def __init__(
-        self, store: KnowledgeStore, embedder: Embedder, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, store: KnowledgeStore, embedder: Embedder, clock: Callable[[], datetime] = utc_now) -> None:
         self._store = store
         self._embedder = embedder
         self._clock = clock

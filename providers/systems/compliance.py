@@ -13,7 +13,7 @@ from providers.tables import ComplianceRecord
 
 
 class SqlComplianceSystem:
-    """Commits reports with the instant by which someone must have looked; the outbox alerts the queue."""
+    """Commits reports with the instant by which someone must have looked, and an outbox row for whoever alerts them."""
 
     def __init__(self, database: Database, *, clock: WallClock = utc_now, ids: NewId = new_id) -> None:
         self._database = database

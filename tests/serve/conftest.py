@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.local import free_port
+from deployments.launch import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CUSTOMERS = 500

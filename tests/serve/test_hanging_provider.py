@@ -12,8 +12,8 @@ import uvicorn
 
 from deployments.ingress.http.application import build_context_api
 from deployments.ingress.services import ContextServices
+from deployments.launch import free_port
 from deployments.limits import CredentialLimiter
-from deployments.local import free_port
 from models.enrichment.cache import LRUCache, TieredCache
 from models.enrichment.orchestrator import ContextOrchestrator
 from models.enrichment.selection import AgentViews

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from models.embedding.sentence_transformers import SentenceTransformerEmbedder
 from models.errors import ConfigurationError, DeadlineExceeded, ModelUnavailable, SafetyUnavailable
 from models.safety.probe import SHIPPED, ProbeModerator, ProbeWeights
 from models.safety.types import Finding, Harm
 from tests.fakes.embedder import HashingEmbedder
+
+CONFIG = Path(__file__).parents[3] / "config"
 
 HARMFUL = {
     Harm.VIOLENCE: [
@@ -92,6 +96,13 @@ async def test_clear_harm_reaches_severity_four(moderator: ProbeModerator, harm:
 async def test_customers_describing_trouble_stay_below_severity_four(moderator: ProbeModerator, text: str) -> None:
     (findings,) = await moderator.moderate([text])
     assert [(f.harm, f.severity) for f in findings if f.severity >= 4] == []
+
+
+async def test_our_own_fixed_wordings_would_never_be_blocked(moderator: ProbeModerator) -> None:
+    wordings = [text for name in ("replies.yaml", "safety_replies.yaml") for text in _texts(CONFIG / name)]
+    assert wordings
+    for text, findings in zip(wordings, await moderator.moderate(wordings), strict=True):
+        assert max(finding.severity for finding in findings) < 4, text
 
 
 @pytest.mark.parametrize("harm", list(Harm))
@@ -189,6 +200,18 @@ def test_weights_need_no_machine_learning_library() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def _texts(path: Path) -> Iterator[str]:
+    stack: list[object] = [yaml.safe_load(path.read_text(encoding="utf-8"))]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value
 
 
 def toy_weights() -> ProbeWeights:
