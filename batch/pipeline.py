@@ -299,7 +299,7 @@ class CampaignPipeline:
             raise StageFailed("there is no experiment plan")
         expected = expected_sizes(((a.customer_id, a.stratum) for a in assignments), plan)
         metric = Metric(plan.primary_metric)
-        result = await asyncio.to_thread(analyse, cells, expected, alpha=plan.alpha, primary=metric)
+        result = await asyncio.to_thread(analyse, cells, expected, planned=plan.arms, alpha=plan.alpha, primary=metric)
         return Work(value=result, rows_in=len(cells), rows_out=len(result.lifts), note=result.state.value)
 
     def _provenance(self, plan: ExperimentPlan | None) -> Provenance:

@@ -23,6 +23,7 @@ from models.conversation.agent import AgentConfig, ConversationAgent
 from models.conversation.handoff import HandoffDesk, PersonWish
 from models.embedding.protocol import Embedder
 from models.enrichment.protocol import ContextSource
+from models.enrichment.selection import AgentViews
 from models.knowledge.protocol import KnowledgeSearch
 from models.llm.engines import capabilities_of
 from models.llm.protocol import LanguageModel
@@ -93,6 +94,7 @@ def build_conversation(
         context,
         AgentConfig(replies=replies),
         metrics,
+        agent_types=AgentViews.load().names(),
     )
     return router, agent
 

@@ -8,6 +8,7 @@ idempotent and the replica died.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -38,6 +39,8 @@ from models.workflows.types import InboundMessage, WorkflowResult
 
 #: Bound of a call whose caller gave none, so that no call can wait for ever on a deployment without replicas.
 DEFAULT_TIMEOUT_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 _REPLICA_GONE = (ActorDiedError, ActorUnavailableError)
 
@@ -115,7 +118,7 @@ class ClassifierHandle(_Proxy):
 
 
 class SafetyHandle(_Proxy):
-    """`models.safety.protocol.SafetyGate`; an unreachable gate decides as an unavailable moderator does."""
+    """`models.safety.protocol.SafetyGate`; a gate that fails in any way decides as an unavailable moderator does."""
 
     unavailable = SafetyUnavailable
 
@@ -131,7 +134,8 @@ class SafetyHandle(_Proxy):
             verdicts: list[Verdict] = await self._call(
                 "check", list(texts), purpose, vectors, deadline, deadline=deadline
             )
-        except RapportError:
+        except Exception as exc:  # an unforeseen defect must not open the door either
+            logger.warning("a safety check failed closed", extra={"error": type(exc).__name__})
             decision = Decision.ESCALATE if purpose is Purpose.CUSTOMER_MESSAGE else Decision.BLOCK
             return [Verdict(decision=decision, reasons=("safety_unavailable",), available=False) for _ in texts]
         return verdicts

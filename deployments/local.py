@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ import psutil
 
 from deployments.engines import check_engines
 from deployments.launch import ROOT, RUNNING, Launch
+from deployments.processes import open_database
 from models.errors import ConfigurationError, RapportError
 from models.settings import Settings, load_settings
 
@@ -27,6 +29,7 @@ from models.settings import Settings, load_settings
 MARK = "LAUNCHED_BY_RAPPORT"
 #: How long a launch may take to stop before it is ended by force.
 STOP_TIMEOUT_S = 60.0
+DATABASE_TIMEOUT_S = 5.0
 
 
 def marked(mark: str) -> Iterator[psutil.Process]:
@@ -70,6 +73,26 @@ Try:
 
 Ctrl-C stops everything.
 """
+
+
+def check_database(settings: Settings) -> None:
+    """Raises `ConfigurationError` naming DATABASE_URL when a configured database cannot be reached; asked first."""
+    if not settings.database.url.get_secret_value():
+        return
+
+    async def ask() -> None:
+        database = open_database(settings)
+        try:
+            async with asyncio.timeout(DATABASE_TIMEOUT_S):
+                await database.ping()
+        finally:
+            await database.close()
+
+    try:
+        asyncio.run(ask())
+    except (RapportError, TimeoutError) as exc:
+        reason = str(exc) or f"no answer within {DATABASE_TIMEOUT_S:.0f} s"
+        raise ConfigurationError(f"DATABASE_URL: {reason}") from exc
 
 
 def supervise(arguments: list[str]) -> int:
@@ -128,6 +151,7 @@ def main() -> int:
     try:
         settings = load_settings()
         check_engines(settings)
+        check_database(settings)
     except RapportError as exc:
         print(exc, file=sys.stderr)
         return 2

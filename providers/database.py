@@ -82,6 +82,15 @@ class Database:
             if (await session.execute(text("SELECT version_num FROM alembic_version"))).first() is None:
                 raise DatabaseUnavailable("the database has not been migrated")
 
+    async def ping(self) -> None:
+        """Return when the database can be opened, migrated or not; a SQLite file that is not there yet is fine.
+
+        Raises `DatabaseUnavailable`.
+        """
+        if self._file is None or self._file.exists():
+            async with self.session() as session:
+                await session.execute(text("SELECT 1"))
+
     async def close(self) -> None:
         """Close every pooled connection; the object can be used again afterwards."""
         await self._engine.dispose()

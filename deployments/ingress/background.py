@@ -1,4 +1,4 @@
-"""Work that outlives its request: a disconnect cancels neither a turn nor what carries an idempotency key."""
+"""Work that outlives its request: a disconnect cancels nothing that has effects."""
 
 from __future__ import annotations
 
@@ -24,12 +24,22 @@ class Background:
         self._limit = limit
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin the work; await the task through `asyncio.shield`. Raises `Overloaded` when `limit` is reached.
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work's result; a cancelled caller leaves the work running. Raises as the work, and as `start`."""
+        task = self._begin(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log)  # nobody else is left to hear of its failure
+            raise
 
-        The task gets a context of its own: Ray finds the calls to cancel after a disconnect through the context of the
-        request, and must not find these.
-        """
+    def start(self, work: Coroutine[Any, Any, T]) -> None:
+        """Begin the work and wait for nothing; its failure is logged. Raises `Overloaded` when `limit` is reached."""
+        self._begin(work).add_done_callback(_log)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        # The task gets a context of its own: Ray finds the calls to cancel after a disconnect through the context of
+        # the request, and must not find these.
         if len(self._tasks) >= self._limit:
             work.close()
             raise Overloaded("too much work is running").with_retry_after(1.0)
@@ -37,15 +47,8 @@ class Background:
         context.run(request_id.set, request_id.get())
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._tasks.discard)
         return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            return
-        if (error := task.exception()) is not None:
-            log_failure(error)
 
     async def drain(self, timeout_s: float) -> None:
         """Let running work end, and cancel what has not ended by then."""
@@ -57,3 +60,8 @@ class Background:
         if late:
             logger.warning("background work was cut off", extra={"count": len(late)})
             await asyncio.wait(late, timeout=1.0)
+
+
+def _log(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log_failure(error)

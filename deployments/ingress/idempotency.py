@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import orjson
@@ -42,26 +42,26 @@ async def once(
     store: IdempotencyStore,
     background: Background,
     body: BaseModel,
-    work: Callable[[], Awaitable[tuple[int, BaseModel]]],
+    work: Callable[[], Coroutine[Any, Any, tuple[int, BaseModel]]],
     *,
     required: bool = False,
 ) -> Response:
     """Do `work` and answer with its status and body; under the same key, principal and route answer as the first time.
 
-    A failure is not remembered, so the same key may be tried again. With a key the work goes on when the client goes
-    away: half done, it could be done twice. Raises `MissingIdempotencyKey`, `InProgress`, `IdempotencyMismatch`, and
-    whatever `work` raises.
+    A failure is not remembered, so the same key may be tried again. The work goes on when the client goes away: half
+    done, it could be done twice, and a safety report on its way must not be lost. Raises `MissingIdempotencyKey`,
+    `InProgress`, `IdempotencyMismatch`, `Overloaded`, and whatever `work` raises.
     """
     key = request.headers.get(HEADER)
     if key is None:
         if required:
             raise MissingIdempotencyKey(f"send an {HEADER} header, such as a UUID, new for each thing to be done")
-        status, answer = await work()
+        status, answer = await background.run(work())
         return _response(status, answer.model_dump_json().encode())
     if not _KEY.fullmatch(key):
         error = InvalidRequest(f"the {HEADER} header is malformed")
         raise error.with_fields(FieldError(f"/header/{HEADER}", "must be 1 to 128 visible ASCII characters"))
-    return await asyncio.shield(background.start(_claimed(request, store, key, body, work)))
+    return await background.run(_claimed(request, store, key, body, work))
 
 
 async def _claimed(
@@ -69,7 +69,7 @@ async def _claimed(
     store: IdempotencyStore,
     key: str,
     body: BaseModel,
-    work: Callable[[], Awaitable[tuple[int, BaseModel]]],
+    work: Callable[[], Coroutine[Any, Any, tuple[int, BaseModel]]],
 ) -> Response:
     claim = await store.begin(request.state.principal.id, _route(request), key, _hash(body))
     if isinstance(claim, Replay):

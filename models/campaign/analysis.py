@@ -1,7 +1,8 @@
 """The one place where an experiment is judged: one conclusion per arm and metric, and it may be "no difference shown".
 
-The sample ratio is checked first; a mismatch hides every effect. The primary metric is decided by simultaneous
-comparison of all arms with the control, on differences averaged over segments. Secondary metrics share one false
+The sample ratio is checked first, over all and by segment; a mismatch hides every effect. An arm is compared with the
+control of the segments where that arm ran, never with that of others, and the differences are averaged over those
+segments. The primary metric is decided by simultaneous comparison of all arms. Secondary metrics share one false
 discovery rate. A conclusion is drawn when the adjusted p-value is below alpha *and* the matching interval excludes
 zero; the unadjusted tests and the relative lifts beside it describe, and never decide.
 """
@@ -9,7 +10,7 @@ zero; the unadjusted tests and the relative lifts beside it describe, and never 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,22 +26,26 @@ from models.campaign.statistics import (
     Proportion,
     RatioCheck,
     RatioState,
-    WeightedDifference,
     benjamini_hochberg,
     compare_means,
     compare_proportions,
     dunnett,
-    fieller_lift,
     holm,
-    katz_lift,
     many_to_one_loadings,
     mean_interval,
-    newcombe,
-    omnibus,
     sample_ratio,
-    smallest_expected,
-    stratum_weighted,
+    sample_ratios,
     wilson,
+)
+from models.campaign.stratified import (
+    Means,
+    Rates,
+    WeightedDifference,
+    exact_p,
+    smallest_expected,
+    stratified_omnibus,
+    stratum_weighted,
+    weighted_newcombe,
 )
 from models.campaign.types import TREATMENTS, Arm, CellSummary
 
@@ -67,7 +72,10 @@ class ExperimentState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSummary:
-    """What one arm did by itself, with 95 % intervals (Wilson for rates, t for spend in money units)."""
+    """What one arm did by itself in all segments where it ran, with 95 % intervals (Wilson, t for spend in money units).
+
+    Arms that ran in different segments differ in their customers, so these numbers are not to be compared.
+    """
 
     arm: Arm
     customers: int
@@ -81,15 +89,17 @@ class ArmSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lift:
-    """One arm against the control on one metric.
+    """One arm against the control on one metric, in the `segments` where that arm ran.
 
-    `difference` is averaged over segments, `interval` and `p` are corrected for all comparisons of the same family.
+    Both values are averaged over those segments with the same weights, and `difference` is theirs; `interval` and `p`
+    are corrected for all comparisons of the same family. `unadjusted` is the same test without that correction.
     `relative` describes the size as a share of the control, with its own interval where one exists.
     """
 
     arm: Arm
     metric: Metric
     primary: bool
+    segments: tuple[str, ...]
     control_value: float
     arm_value: float
     difference: float
@@ -106,13 +116,17 @@ class Lift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentResult:
-    """The whole judgement. `arms` and `lifts` are empty unless the state is `measured`."""
+    """The whole judgement. `arms` and `lifts` are empty unless the state is `measured`.
+
+    The checks in `ratio_by_segment` are over the arms in `segment_arms`, with p adjusted over segments.
+    """
 
     state: ExperimentState
     headline: str
     ratio: RatioCheck
     ratio_arms: tuple[Arm, ...]
     ratio_by_segment: Mapping[str, RatioCheck]
+    segment_arms: Mapping[str, tuple[Arm, ...]]
     left_out: tuple[str, ...]
     arms: tuple[ArmSummary, ...] = ()
     lifts: tuple[Lift, ...] = ()
@@ -124,45 +138,69 @@ def analyse(
     cells: Sequence[CellSummary],
     expected: Mapping[Arm, float],
     *,
+    planned: Mapping[str, Sequence[Arm]] | None = None,
     alpha: float = 0.05,
     primary: Metric = Metric.VISIT,
 ) -> ExperimentResult:
-    """Judge an experiment from its sufficient statistics; `expected` holds the planned size of every arm."""
-    strata = {cell.stratum for cell in cells}
-    compared = {s for s in strata if len({c.arm for c in cells if c.stratum == s and c.customers}) > 1}
-    used = [cell for cell in cells if cell.stratum in compared]
-    left_out = tuple(sorted(strata - compared))
+    """Judge an experiment from its sufficient statistics; `expected` holds the planned size of every arm.
+
+    `planned` names the arms dealt in each stratum, equally often; without it the arms that were seen are taken for it.
+    """
+    dealt = {s: _ordered(planned[s]) for s in planned} if planned is not None else _seen(cells)
+    segment_arms = {stratum: arms for stratum, arms in sorted(dealt.items()) if len(arms) > 1}
+    used = [cell for cell in cells if cell.stratum in segment_arms]
+    left_out = tuple(sorted({*dealt, *(cell.stratum for cell in cells)} - set(segment_arms)))
     order = tuple(arm for arm in Arm if expected.get(arm))
-    observed = {arm: sum(cell.customers for cell in used if cell.arm is arm) for arm in order}
-    ratio = sample_ratio([observed[arm] for arm in order], [expected[arm] for arm in order])
-    by_segment = {s: _segment_ratio([c for c in used if c.stratum == s], order) for s in sorted(compared)}
-    known = {"ratio": ratio, "ratio_arms": order, "ratio_by_segment": by_segment, "left_out": left_out}
+    ratio = sample_ratio([_size(used, arm) for arm in order], [expected[arm] for arm in order])
+    by_segment = sample_ratios({s: _segment_ratio(used, s, arms) for s, arms in segment_arms.items()})
+    known = {
+        "ratio": ratio,
+        "ratio_arms": order,
+        "ratio_by_segment": by_segment,
+        "segment_arms": segment_arms,
+        "left_out": left_out,
+    }
 
-    treatments = [arm for arm in TREATMENTS if observed.get(arm)]
-    if not treatments or not observed.get(Arm.CONTROL):
-        headline = "There was nothing to compare: no segment had both an approved message and a control group."
-        return ExperimentResult(state=ExperimentState.NO_EXPERIMENT, headline=headline, **known)  # type: ignore[arg-type]  # one dict, four types
-    if ratio.state is RatioState.STOP:
+    if RatioState.STOP in (ratio.state, *(check.state for check in by_segment.values())):
         headline = "The groups do not have the sizes that were planned, so no effect is shown until that is explained."
-        return ExperimentResult(state=ExperimentState.SAMPLE_RATIO_MISMATCH, headline=headline, **known)  # type: ignore[arg-type]  # one dict, four types
+        return ExperimentResult(state=ExperimentState.SAMPLE_RATIO_MISMATCH, headline=headline, **known)  # type: ignore[arg-type]  # one dict, many types
+    contrasts = [contrast for arm in TREATMENTS if (contrast := _contrast(used, arm, primary))]
+    if not contrasts:
+        headline = "There was nothing to compare: no segment had both an approved message and a control group."
+        return ExperimentResult(state=ExperimentState.NO_EXPERIMENT, headline=headline, **known)  # type: ignore[arg-type]  # one dict, many types
 
-    arms = {arm: _arm(arm, used) for arm in (Arm.CONTROL, *treatments)}
-    lifts = [*_primary(arms, treatments, used, primary, alpha), *_secondary(arms, treatments, used, primary, alpha)]
+    lifts = [*_primary(contrasts, alpha), *_secondary(used, [c.arm for c in contrasts], primary, alpha)]
     return ExperimentResult(
         state=ExperimentState.MEASURED,
         headline=_headline([lift for lift in lifts if lift.primary]),
-        arms=tuple(arms.values()),
+        arms=tuple(_arm(arm, used) for arm in (Arm.CONTROL, *(c.arm for c in contrasts))),
         lifts=tuple(lifts),
-        overall=omnibus([_proportion(arm, primary) for arm in arms.values()]),
-        smallest_detectable=_smallest_detectable(arms, treatments, primary, alpha),
-        **known,  # type: ignore[arg-type]  # one dict, four types
+        overall=stratified_omnibus([[_rate(c, primary) for c in _of(used, s) if c.customers] for s in segment_arms]),
+        smallest_detectable=_smallest_detectable(contrasts, alpha),
+        **known,  # type: ignore[arg-type]  # one dict, many types
     )
 
 
-def _segment_ratio(cells: Sequence[CellSummary], order: Sequence[Arm]) -> RatioCheck:
-    sizes = [sum(cell.customers for cell in cells if cell.arm is arm) for arm in order]
-    dealt = [size for size in sizes if size]
-    return sample_ratio(dealt, [1.0] * len(dealt))
+def _ordered(arms: Iterable[Arm]) -> tuple[Arm, ...]:
+    return tuple(sorted(set(arms), key=list(Arm).index))
+
+
+def _seen(cells: Sequence[CellSummary]) -> dict[str, tuple[Arm, ...]]:
+    strata = sorted({cell.stratum for cell in cells})
+    return {stratum: _ordered(cell.arm for cell in _of(cells, stratum) if cell.customers) for stratum in strata}
+
+
+def _of(cells: Sequence[CellSummary], stratum: str) -> list[CellSummary]:
+    return [cell for cell in cells if cell.stratum == stratum]
+
+
+def _size(cells: Sequence[CellSummary], arm: Arm) -> int:
+    return sum(cell.customers for cell in cells if cell.arm is arm)
+
+
+def _segment_ratio(cells: Sequence[CellSummary], stratum: str, arms: Sequence[Arm]) -> RatioCheck:
+    mine = _of(cells, stratum)
+    return sample_ratio([_size(mine, arm) for arm in arms], [1.0] * len(arms))
 
 
 def _arm(arm: Arm, cells: Sequence[CellSummary]) -> ArmSummary:
@@ -187,106 +225,125 @@ def _mean(n: int, cents: int, cents_squared: int) -> Mean:
     return Mean.from_sums(n, cents / 100, cents_squared / 10_000)
 
 
-def _proportion(arm: ArmSummary, metric: Metric) -> Proportion:
-    return arm.conversions if metric is Metric.CONVERSION else arm.visits
+def _spend(cell: CellSummary) -> Mean:
+    return _mean(cell.customers, cell.spend_cents, cell.spend_cents_squared)
 
 
-def _cell_value(cell: CellSummary, metric: Metric) -> Proportion | Mean:
-    if metric is Metric.SPEND:
-        return _mean(cell.customers, cell.spend_cents, cell.spend_cents_squared)
+def _rate(cell: CellSummary, metric: Metric) -> Proportion:
     return Proportion(cell.visits if metric is Metric.VISIT else cell.conversions, cell.customers)
 
 
-def _weighted(cells: Sequence[CellSummary], arm: Arm, metric: Metric) -> WeightedDifference | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contrast:
+    """One arm and the control in the segments where both have customers; `rates` are of buyers where spend is meant."""
+
+    arm: Arm
+    metric: Metric
+    rates: Rates
+    means: Means
+    weighted: WeightedDifference
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Customers of control and arm."""
+        return sum(a.n for a, _ in self.rates.values()), sum(b.n for _, b in self.rates.values())
+
+    @property
+    def normal(self) -> bool:
+        """Whether there are events enough for a normal approximation."""
+        return self.weighted.se > 0 and smallest_expected(self.rates) >= SMALL_CELL
+
+    def test(self) -> tuple[float, Method]:
+        """The two-sided p of this comparison by itself, and how it came about."""
+        if self.normal:
+            return 2 * float(stats.norm.sf(abs(self.weighted.difference) / self.weighted.se)), Method.STRATIFIED_Z
+        if self.metric is Metric.SPEND:  # a handful of buyers says nothing about a mean
+            return 1.0, Method.NOT_ESTIMABLE
+        p = exact_p(self.rates)
+        return (1.0, Method.NO_EVENTS) if p is None else (p, Method.STRATIFIED_EXACT)
+
+    def interval(self, confidence: float) -> Interval:
+        """The interval that goes with `test`."""
+        if self.normal:
+            return self.weighted.normal_interval(float(stats.norm.ppf(0.5 + confidence / 2)))
+        if self.metric is Metric.SPEND:
+            return Interval(math.nan, math.nan)
+        return weighted_newcombe(self.rates, self.weighted.weights, confidence=confidence)
+
+    def unadjusted(self) -> Comparison:
+        """This comparison as if it were the only one; in a single segment by the plain two-sample methods."""
+        if len(self.rates) == 1:
+            (rates,), means = self.rates.values(), list(self.means.values())
+            return compare_means(*means[0]) if self.metric is Metric.SPEND else compare_proportions(*rates)
+        p, method = self.test()
+        return Comparison(self.weighted.difference, self.interval(0.95), p, method)
+
+
+def _contrast(cells: Sequence[CellSummary], arm: Arm, metric: Metric) -> _Contrast | None:
+    """`None` when no segment has two customers in each of the two groups."""
     by_stratum: dict[str, dict[Arm, CellSummary]] = {}
     for cell in cells:
-        if cell.customers:
+        if cell.customers > 1:
             by_stratum.setdefault(cell.stratum, {})[cell.arm] = cell
-    pairs = {
-        stratum: (_cell_value(arms[Arm.CONTROL], metric), _cell_value(arms[arm], metric))
-        for stratum, arms in by_stratum.items()
-        if Arm.CONTROL in arms and arm in arms
-    }
-    return stratum_weighted(pairs, {s: sum(c.customers for c in arms.values()) for s, arms in by_stratum.items()})
+    pairs = {s: (has[Arm.CONTROL], has[arm]) for s, has in by_stratum.items() if Arm.CONTROL in has and arm in has}
+    rates = {s: (_rate(control, metric), _rate(mine, metric)) for s, (control, mine) in pairs.items()}
+    means = {s: (_spend(control), _spend(mine)) for s, (control, mine) in pairs.items()}
+    sizes = {s: sum(cell.customers for cell in _of(cells, s)) for s in pairs}
+    weighted = stratum_weighted(means if metric is Metric.SPEND else rates, sizes)
+    return _Contrast(arm=arm, metric=metric, rates=rates, means=means, weighted=weighted) if weighted else None
 
 
-def _primary(
-    arms: Mapping[Arm, ArmSummary],
-    treatments: Sequence[Arm],
-    cells: Sequence[CellSummary],
-    metric: Metric,
-    alpha: float,
-) -> list[Lift]:
-    control = _proportion(arms[Arm.CONTROL], metric)
-    against = {arm: _proportion(arms[arm], metric) for arm in treatments}
-    weighted = {arm: _weighted(cells, arm, metric) for arm in treatments}
-    usable = all(difference is not None and difference.se > 0 for difference in weighted.values())
-    if usable and min(smallest_expected(control, arm) for arm in against.values()) >= SMALL_CELL:
-        z = [w.difference / w.se for w in weighted.values() if w]
-        family = dunnett(z, many_to_one_loadings([a.n for a in against.values()], control.n), alpha=alpha)
+def _primary(contrasts: Sequence[_Contrast], alpha: float) -> list[Lift]:
+    if all(contrast.normal for contrast in contrasts):
+        z = [contrast.weighted.difference / contrast.weighted.se for contrast in contrasts]
+        family = dunnett(z, _loadings(contrasts), alpha=alpha)
         return [
-            _lift(arms, arm, metric, (w.difference, w.se * family.critical), p, Method.DUNNETT, alpha, 1 - alpha)
-            for (arm, w), p in zip(weighted.items(), family.p, strict=True)
-            if w
+            _lift(each, each.weighted.normal_interval(family.critical), p, Method.DUNNETT, alpha, 1 - alpha)
+            for each, p in zip(contrasts, family.p, strict=True)
         ]
     # Too few events for a normal approximation: exact tests, Holm over the arms, intervals at the Bonferroni level.
-    confidence = 1 - alpha / len(treatments)
-    exact = [compare_proportions(control, arm, confidence=confidence) for arm in against.values()]
-    method = Method.NO_EVENTS if all(c.method is Method.NO_EVENTS for c in exact) else Method.HOLM_EXACT
+    confidence = 1 - alpha / len(contrasts)
+    exact = [exact_p(contrast.rates) for contrast in contrasts]
+    adjusted = holm([1.0 if p is None else p for p in exact])
     return [
-        _lift(arms, arm, metric, newcombe(control, against[arm], confidence=confidence), p, method, alpha, confidence)
-        for arm, p in zip(treatments, holm([c.p for c in exact]), strict=True)
+        _lift(
+            each,
+            weighted_newcombe(each.rates, each.weighted.weights, confidence=confidence),
+            p,
+            Method.NO_EVENTS if own is None else Method.HOLM_EXACT,
+            alpha,
+            confidence,
+        )
+        for each, own, p in zip(contrasts, exact, adjusted, strict=True)
     ]
 
 
-def _secondary(
-    arms: Mapping[Arm, ArmSummary],
-    treatments: Sequence[Arm],
-    cells: Sequence[CellSummary],
-    primary: Metric,
-    alpha: float,
-) -> list[Lift]:
-    pairs = [(metric, arm) for metric in Metric if metric is not primary for arm in treatments]
-    tests = [_secondary_test(arms, arm, cells, metric) for metric, arm in pairs]
-    adjusted = benjamini_hochberg([p for _, p, _ in tests])
+def _loadings(contrasts: Sequence[_Contrast]) -> tuple[float, ...]:
+    """Arms of the same segments share one control. Otherwise what they share has no such form, and 0 is on the safe
+    side: by Sidak's inequality (JASA 62, 1967) no correlation makes a large maximum more likely than independence.
+    """
+    if len({frozenset(contrast.rates) for contrast in contrasts}) > 1:
+        return (0.0,) * len(contrasts)
+    return many_to_one_loadings([contrast.sizes[1] for contrast in contrasts], contrasts[0].sizes[0])
+
+
+def _secondary(cells: Sequence[CellSummary], arms: Sequence[Arm], primary: Metric, alpha: float) -> list[Lift]:
+    others = (metric for metric in Metric if metric is not primary)
+    contrasts = [contrast for metric in others for arm in arms if (contrast := _contrast(cells, arm, metric))]
+    tests = [contrast.test() for contrast in contrasts]
+    adjusted = benjamini_hochberg([p for p, _ in tests])
     # Intervals at 1 - R alpha / m exclude zero for exactly the R discoveries (Benjamini and Yekutieli, JASA 100, 2005).
     discoveries = sum(p < alpha for p in adjusted)
-    confidence = 1 - max(discoveries, 1) * alpha / max(len(pairs), 1)
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    lifts = []
-    for (metric, arm), (weighted, _, method), p in zip(pairs, tests, adjusted, strict=True):
-        if weighted is not None:
-            spread: Interval | tuple[float, float] = (weighted.difference, z * weighted.se)
-        elif metric is Metric.SPEND:
-            spread = Interval(math.nan, math.nan)
-        else:
-            control = _proportion(arms[Arm.CONTROL], metric)
-            spread = newcombe(control, _proportion(arms[arm], metric), confidence=confidence)
-        lifts.append(_lift(arms, arm, metric, spread, p, method, alpha, confidence, primary=False))
-    return lifts
-
-
-def _secondary_test(
-    arms: Mapping[Arm, ArmSummary], arm: Arm, cells: Sequence[CellSummary], metric: Metric
-) -> tuple[WeightedDifference | None, float, Method]:
-    """The estimate when a normal approximation holds, the unadjusted p, and how it came about."""
-    weighted = _weighted(cells, arm, metric)
-    counted = Metric.CONVERSION if metric is Metric.SPEND else metric
-    control, treatment = _proportion(arms[Arm.CONTROL], counted), _proportion(arms[arm], counted)
-    if weighted and weighted.se > 0 and smallest_expected(control, treatment) >= SMALL_CELL:
-        p = 2 * float(stats.norm.sf(abs(weighted.difference) / weighted.se))
-        return weighted, p, Method.STRATIFIED_Z
-    if metric is Metric.SPEND:  # a handful of buyers says nothing about a mean
-        return None, 1.0, Method.NOT_ESTIMABLE
-    exact = compare_proportions(control, treatment)
-    return None, exact.p, exact.method
+    confidence = 1 - max(discoveries, 1) * alpha / max(len(contrasts), 1)
+    return [
+        _lift(each, each.interval(confidence), p, method, alpha, confidence, primary=False)
+        for each, (_, method), p in zip(contrasts, tests, adjusted, strict=True)
+    ]
 
 
 def _lift(
-    arms: Mapping[Arm, ArmSummary],
-    arm: Arm,
-    metric: Metric,
-    spread: Interval | tuple[float, float],
+    contrast: _Contrast,
+    interval: Interval,
     p: float,
     method: Method,
     alpha: float,
@@ -294,38 +351,26 @@ def _lift(
     *,
     primary: bool = True,
 ) -> Lift:
-    control, treatment = arms[Arm.CONTROL], arms[arm]
-    relative: Interval | None
-    if metric is Metric.SPEND:
-        control_value, arm_value = control.spend.mean, treatment.spend.mean
-        unadjusted = compare_means(control.spend, treatment.spend)
-        relative = fieller_lift(control.spend, treatment.spend, confidence=confidence)
-    else:
-        a, b = _proportion(control, metric), _proportion(treatment, metric)
-        control_value, arm_value, unadjusted = a.rate, b.rate, compare_proportions(a, b)
-        relative = katz_lift(a, b, confidence=confidence)
-    if isinstance(spread, Interval):
-        difference, interval = arm_value - control_value, spread
-    else:
-        difference, half = spread
-        interval = Interval(difference - half, difference + half)
-    conclusion = _conclude(difference, interval, p, method, alpha)
+    arm, metric, found = contrast.arm, contrast.metric, contrast.weighted
+    conclusion = _conclude(found.difference, interval, p, method, alpha)
+    relative = found.mean_lift if metric is Metric.SPEND else found.rate_lift
     return Lift(
         arm=arm,
         metric=metric,
         primary=primary,
-        control_value=control_value,
-        arm_value=arm_value,
-        difference=difference,
+        segments=tuple(sorted(found.weights)),
+        control_value=found.control,
+        arm_value=found.treatment,
+        difference=found.difference,
         interval=interval,
         confidence=confidence,
         p=p,
         method=method,
         conclusion=conclusion,
-        sentence=_sentence(arm, metric, difference, interval, p, conclusion, confidence),
-        relative=arm_value / control_value - 1 if control_value else None,
-        relative_interval=relative,
-        unadjusted=unadjusted,
+        sentence=_sentence(arm, metric, found.difference, interval, p, conclusion, confidence),
+        relative=found.treatment / found.control - 1 if found.control else None,
+        relative_interval=relative(confidence=confidence),
+        unadjusted=contrast.unadjusted(),
     )
 
 
@@ -384,12 +429,14 @@ def _listed(lifts: Sequence[Lift]) -> str:
     return ", ".join(f"{lift.arm.value} ({100 * lift.difference:+.1f} points)" for lift in ranked)
 
 
-def _smallest_detectable(
-    arms: Mapping[Arm, ArmSummary], treatments: Sequence[Arm], metric: Metric, alpha: float, power: float = 0.8
-) -> float | None:
-    """The difference these sizes would show with 80 % power, Bonferroni over the arms; `None` without events."""
-    control = _proportion(arms[Arm.CONTROL], metric)
-    smallest = min(arms[arm].customers for arm in treatments)
-    spread = control.rate * (1 - control.rate) * (1 / control.n + 1 / smallest)
-    quantiles = stats.norm.ppf(1 - alpha / (2 * len(treatments))) + stats.norm.ppf(power)
-    return float(quantiles) * math.sqrt(spread) if spread else None
+def _smallest_detectable(contrasts: Sequence[_Contrast], alpha: float, power: float = 0.8) -> float | None:
+    """The difference every arm's sizes would show with 80 % power, Bonferroni over the arms; `None` without events."""
+    widest = 0.0
+    for contrast in contrasts:
+        spread = sum(
+            contrast.weighted.weights[s] ** 2 * control.rate * (1 - control.rate) * (1 / control.n + 1 / arm.n)
+            for s, (control, arm) in contrast.rates.items()
+        )
+        widest = max(widest, spread)
+    quantiles = stats.norm.ppf(1 - alpha / (2 * len(contrasts))) + stats.norm.ppf(power)
+    return float(quantiles) * math.sqrt(widest) if widest else None

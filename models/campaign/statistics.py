@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -78,7 +78,8 @@ class Method(StrEnum):
     WELCH = "Welch t"
     DUNNETT = "Dunnett-type maximum z, stratum-weighted"
     STRATIFIED_Z = "stratum-weighted z"
-    HOLM_EXACT = "Holm over exact tests"
+    STRATIFIED_EXACT = "stratified exact"
+    HOLM_EXACT = "Holm over stratified exact tests"
     NOT_ESTIMABLE = "not estimable"
 
 
@@ -105,7 +106,7 @@ def compare_proportions(control: Proportion, treatment: Proportion, *, confidenc
     n, events = control.n + treatment.n, control.successes + treatment.successes
     if events in (0, n):
         return Comparison(difference, interval, 1.0, Method.NO_EVENTS)
-    if smallest_expected(control, treatment) < SMALL_CELL:
+    if _smallest_expected(control, treatment) < SMALL_CELL:
         table = [
             [treatment.successes, control.successes],
             [treatment.n - treatment.successes, control.n - control.successes],
@@ -116,7 +117,7 @@ def compare_proportions(control: Proportion, treatment: Proportion, *, confidenc
     return Comparison(difference, interval, 2 * float(stats.norm.sf(abs(z))), Method.POOLED_Z, z)
 
 
-def smallest_expected(control: Proportion, treatment: Proportion) -> float:
+def _smallest_expected(control: Proportion, treatment: Proportion) -> float:
     """The smallest expected count of the 2x2 table under equal rates."""
     share = (control.successes + treatment.successes) / (control.n + treatment.n)
     return min(control.n, treatment.n) * min(share, 1 - share)
@@ -161,9 +162,16 @@ def katz_lift(control: Proportion, treatment: Proportion, *, confidence: float =
     """
     if not control.successes or not treatment.successes:
         return None
-    ratio = treatment.rate / control.rate
-    spread = math.sqrt(1 / treatment.successes - 1 / treatment.n + 1 / control.successes - 1 / control.n)
-    half = float(stats.norm.ppf(0.5 + confidence / 2)) * spread
+    v0, v1 = (arm.rate * (1 - arm.rate) / arm.n for arm in (control, treatment))
+    return log_ratio_interval(control.rate, treatment.rate, v0, v1, confidence=confidence)
+
+
+def log_ratio_interval(
+    control: float, treatment: float, control_variance: float, treatment_variance: float, *, confidence: float = 0.95
+) -> Interval:
+    """Interval of treatment / control - 1 on the log scale for two positive estimates, by the delta method."""
+    spread = math.sqrt(treatment_variance / treatment**2 + control_variance / control**2)
+    ratio, half = treatment / control, float(stats.norm.ppf(0.5 + confidence / 2)) * spread
     return Interval(ratio * math.exp(-half) - 1, ratio * math.exp(half) - 1)
 
 
@@ -171,12 +179,20 @@ def fieller_lift(control: Mean, treatment: Mean, *, confidence: float = 0.95) ->
     """Interval of the relative lift of independent means; `None` when the control mean is not clearly off zero,
     because the set is then unbounded. Fieller, JRSS B 16 (1954).
     """
-    v1, v0 = treatment.variance / treatment.n, control.variance / control.n
+    v0, v1 = control.variance / control.n, treatment.variance / treatment.n
+    return fieller_interval(control.mean, treatment.mean, v0, v1, confidence=confidence)
+
+
+def fieller_interval(
+    control: float, treatment: float, control_variance: float, treatment_variance: float, *, confidence: float = 0.95
+) -> Interval | None:
+    """Fieller's interval of treatment / control - 1 from two estimates and their own variances."""
+    v0, v1 = control_variance, treatment_variance
     z = float(stats.norm.ppf(0.5 + confidence / 2))
-    if control.mean == 0 or (g := z * z * v0 / control.mean**2) >= 1:
+    if control == 0 or (g := z * z * v0 / control**2) >= 1:
         return None
-    ratio = treatment.mean / control.mean
-    half = z / abs(control.mean) * math.sqrt(v1 + ratio**2 * v0 - g * v1)
+    ratio = treatment / control
+    half = z / abs(control) * math.sqrt(v1 + ratio**2 * v0 - g * v1)
     return Interval((ratio - half) / (1 - g) - 1, (ratio + half) / (1 - g) - 1)
 
 
@@ -196,41 +212,6 @@ def omnibus(arms: Sequence[Proportion]) -> Omnibus:
         return Omnibus(0.0, len(arms) - 1, 1.0)
     statistic, p, df, _ = stats.chi2_contingency(table, correction=False)
     return Omnibus(float(statistic), int(df), float(p))
-
-
-@dataclass(frozen=True, slots=True)
-class WeightedDifference:
-    """A difference averaged over strata, weighted with the strata's shares of all customers in the experiment."""
-
-    difference: float
-    se: float
-    strata: int
-    customers: int
-
-
-def stratum_weighted(
-    cells: Mapping[str, tuple[Proportion | Mean, Proportion | Mean]], customers: Mapping[str, int]
-) -> WeightedDifference | None:
-    """Post-stratified difference: sum of w_s (treatment - control) with w_s the stratum's share of `customers`.
-
-    `cells` holds (control, treatment) by stratum; a stratum that lacks either arm must be left out, and the weights are
-    taken over the rest. A stratum with a single unit in an arm gives no variance and is left out too. `None` when
-    nothing remains. Imbens and Rubin, Causal Inference (2015), chapter 9.
-    """
-    usable = {s: pair for s, pair in cells.items() if min(pair[0].n, pair[1].n) > 1}
-    total = sum(customers[s] for s in usable)
-    if not total:
-        return None
-    difference = variance = 0.0
-    for stratum, (control, treatment) in usable.items():
-        weight = customers[stratum] / total
-        difference += weight * (_centre(treatment) - _centre(control))
-        variance += weight**2 * (treatment.variance / treatment.n + control.variance / control.n)
-    return WeightedDifference(difference, math.sqrt(variance), len(usable), total)
-
-
-def _centre(arm: Proportion | Mean) -> float:
-    return arm.rate if isinstance(arm, Proportion) else arm.mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,5 +295,21 @@ def sample_ratio(observed: Sequence[int], expected: Sequence[float]) -> RatioChe
     if len(observed) < 2 or min(scaled, default=0.0) < 8:
         return RatioCheck(RatioState.SKIPPED, math.nan, math.nan, tuple(observed), scaled)
     statistic, p = stats.chisquare(observed, scaled)
-    state = RatioState.STOP if p < 0.001 else RatioState.WARN if p < 0.01 else RatioState.OK
-    return RatioCheck(state, float(statistic), float(p), tuple(observed), scaled)
+    return RatioCheck(_ratio_state(p), float(statistic), float(p), tuple(observed), scaled)
+
+
+def sample_ratios(checks: Mapping[str, RatioCheck]) -> dict[str, RatioCheck]:
+    """Many checks of one experiment, judged together: p becomes the Benjamini-Hochberg adjusted one, the state follows.
+
+    Skipped checks stay as they are and do not count.
+    """
+    told = [name for name, check in checks.items() if check.state is not RatioState.SKIPPED]
+    adjusted = dict(zip(told, benjamini_hochberg([checks[name].p for name in told]), strict=True))
+    return {
+        name: replace(check, p=adjusted[name], state=_ratio_state(adjusted[name])) if name in adjusted else check
+        for name, check in checks.items()
+    }
+
+
+def _ratio_state(p: float) -> RatioState:
+    return RatioState.STOP if p < 0.001 else RatioState.WARN if p < 0.01 else RatioState.OK

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from models.classification.types import Category
@@ -15,7 +15,15 @@ from models.conversation.dialogue import Move, move, standalone
 from models.conversation.handoff import HandoffDesk, PersonWish
 from models.enrichment.protocol import ContextSource
 from models.enrichment.types import EnrichedContext
-from models.errors import CacheUnavailable, Conflict, IdempotencyMismatch, InvalidRequest, RapportError
+from models.errors import (
+    CacheUnavailable,
+    Conflict,
+    FieldError,
+    IdempotencyMismatch,
+    InvalidRequest,
+    RapportError,
+    UnknownAgentType,
+)
 from models.ids import NewId, new_id
 from models.resilience.deadline import Deadline
 from models.sessions.manager import SessionManager
@@ -43,9 +51,10 @@ class AgentConfig:
 class ConversationAgent:
     """Answers turns, one at a time per session, each exactly once per `client_message_id`.
 
-    Order of rank in a turn: safety reports, a wish for a person, messages the policy escalates, small moves, service
+    Order of rank in a turn: safety reports, a wish for a person, small moves, messages the policy escalates, service
     actions, questions. Losing context, knowledge, moderation or the language model degrades the turn and is named in
-    it; losing the compliance register or the ticket system raises, because neither may be pretended.
+    it; a message that could not be moderated goes to a person. Losing the compliance register or the ticket system
+    raises, because neither may be pretended. `agent_types` are those a session may name.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class ConversationAgent:
         config: AgentConfig,
         metrics: Metrics | None = None,
         *,
+        agent_types: Collection[str],
         timer: Callable[[], float] = time.perf_counter,
         ids: NewId = new_id,
     ) -> None:
@@ -69,6 +79,7 @@ class ConversationAgent:
         self._config = config
         self._replies = config.replies
         self._metrics = metrics or NoMetrics()
+        self._agent_types = tuple(agent_types)
         self._timer = timer
         self._ids = ids
 
@@ -84,7 +95,10 @@ class ConversationAgent:
         agent_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Session:
-        """A new session. Raises `CacheUnavailable`."""
+        """A new session. Raises `UnknownAgentType`, `CacheUnavailable`."""
+        if agent_type is not None and agent_type not in self._agent_types:
+            error = UnknownAgentType(f"agent_type is not one of: {', '.join(self._agent_types)}")
+            raise error.with_fields(FieldError("/agent_type", "is not known; choose one of those in `detail`"))
         return await self._sessions.open(
             principal=principal, customer_id=customer_id, agent_type=agent_type, metadata=metadata
         )
@@ -188,10 +202,12 @@ class ConversationAgent:
         leans_on_history = message.text != turn.text
         if self._person_wish.found(turn.text, None if leans_on_history else triage.vector):
             return await self._hand_off(session, turn, HandoffReason.CUSTOMER_REQUEST)
-        if triage.escalated:
-            return await self._hand_off(session, turn, HandoffReason.POLICY_RESTRICTION)
+        # A greeting or a yes is known word for word, so it needs no moderation.
         if (small := move(turn.text)) is not None:
             return await self._answer_move(session, turn, small, history)
+        if triage.escalated:
+            reason = HandoffReason.POLICY_RESTRICTION if triage.moderated else HandoffReason.TOOL_FAILURE
+            return await self._hand_off(session, turn, reason)
         if triage.classification.category is Category.SERVICE_ACTION and not triage.classification.abstained:
             result = await self._router.service_action.run(
                 message, triage.so_far, customer_known=triage.customer_known, deadline=deadline
@@ -246,6 +262,7 @@ class ConversationAgent:
         handed_off = next((past for past in reversed(history) if past.ticket_id is not None), None)
         if handed_off is None or handed_off.ticket_id is None:
             return await self._hand_off(session, turn, HandoffReason.CUSTOMER_REQUEST)
+        await self._desk.add(handed_off.ticket_id, turn.text)
         return Conclusion(
             outcome=Outcome.HANDED_OFF,
             reply=self._replies.text("handed_off_waiting", ticket_id=handed_off.ticket_id),

@@ -89,7 +89,7 @@ class PersonWish:
 
 
 class HandoffDesk:
-    """Opens the ticket by which a person takes over; what it tells is free of personal data."""
+    """Keeps the ticket by which a person takes over; what it tells is free of personal data."""
 
     def __init__(self, tickets: TicketSystem, pii: PIIDetector, *, max_turns: int = 10, max_chars: int = 4000) -> None:
         self._tickets = tickets
@@ -107,6 +107,10 @@ class HandoffDesk:
             priority="high" if reason in (HandoffReason.SAFETY, HandoffReason.POLICY_RESTRICTION) else "normal",
             reason=str(reason),
         )
+
+    async def add(self, ticket_id: str, text: str) -> None:
+        """A further message of the customer, on the ticket once this returns. Raises `DatabaseUnavailable`."""
+        await self._tickets.comment(ticket_id, self._pii.redact(f"Customer: {text}"))
 
     def _summary(self, session: Session, text: str, note: str) -> str:
         lines = [f"Session {session.session_id}"] + ([note] if note else [])

@@ -42,7 +42,7 @@ class ExtractiveLanguageModel:
     """
 
     engine = "extractive"
-    capabilities = Capabilities(streaming=True, tools=False, schema=False, free_text=False)
+    capabilities = Capabilities(streaming=True, tools=False, schema=False, free_text=False, external=False)
 
     def __init__(self, embedder: Embedder, *, selection: Selection | None = None) -> None:
         self._embedder = embedder

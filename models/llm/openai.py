@@ -10,7 +10,14 @@ import openai
 from openai import AsyncOpenAI
 
 from models.embedding.protocol import Embedder
-from models.errors import ConfigurationError, ContextLengthExceeded, ModelRefused, ModelUnavailable, UnsupportedByModel
+from models.errors import (
+    ConfigurationError,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    ModelRefused,
+    ModelUnavailable,
+    UnsupportedByModel,
+)
 from models.llm.citations import MarkFilter, cited, without_marks
 from models.llm.prompt import GroundedPrompt, load_grounded_prompt
 from models.llm.types import (
@@ -24,6 +31,7 @@ from models.llm.types import (
     ToolCall,
     Usage,
 )
+from models.resilience.breaker import CircuitBreaker
 from models.resilience.deadline import Deadline
 from models.resilience.retry import RetryPolicy
 from models.settings import LanguageModelSettings
@@ -43,11 +51,12 @@ class OpenAILanguageModel:
     """Chat completions by the official client; passages are rendered as numbered sources, citations checked verbatim.
 
     A failed call is tried again (at most three times, with jitter, inside the deadline) only while nothing of the reply
-    has reached the caller. A reply that says the sources hold no answer is `ModelRefused`.
+    has reached the caller. After repeated outages in a row a circuit breaker refuses at once with `ModelUnavailable`,
+    until a trial call gets through. A reply that says the sources hold no answer is `ModelRefused`.
     """
 
     engine = "openai"
-    capabilities = Capabilities(streaming=True, tools=True, schema=True, free_text=True)
+    capabilities = Capabilities(streaming=True, tools=True, schema=True, free_text=True, external=True)
 
     def __init__(
         self,
@@ -58,12 +67,14 @@ class OpenAILanguageModel:
         timeout_s: float = 30.0,
         prompt: GroundedPrompt | None = None,
         retry: RetryPolicy | None = None,
+        breaker: CircuitBreaker | None = None,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
         self._model = model
         self._timeout_s = timeout_s
         self._prompt = prompt or load_grounded_prompt()
         self._retry = retry or RetryPolicy(retryable=is_transient)
+        self._breaker = breaker or circuit_breaker(model)
         # An endpoint of one's own may need no key, but the client insists on some text.
         self._client = AsyncOpenAI(api_key=api_key or "none", base_url=base_url, max_retries=0, http_client=http_client)
 
@@ -88,7 +99,7 @@ class OpenAILanguageModel:
         """Text without citation marks as it comes, then the reply; closing the iterator closes the connection."""
         budget = deadline.child(self._timeout_s)
         answer = _Answer(request, self._prompt, self._model)
-        chunks, first = await self._retry.run(lambda: self._begin(request, budget), deadline=budget)
+        chunks, first = await self._retry.run(lambda: self._attempt(request, budget), deadline=budget)
         try:
             chunk: Any = first
             while chunk is not None:
@@ -111,6 +122,10 @@ class OpenAILanguageModel:
     async def close(self) -> None:
         """Close the connection pool."""
         await self._client.close()
+
+    async def _attempt(self, request: LanguageModelRequest, budget: Deadline) -> tuple[Any, Any]:
+        with self._breaker.guard():
+            return await self._begin(request, budget)
 
     async def _begin(self, request: LanguageModelRequest, budget: Deadline) -> tuple[Any, Any]:
         """The open stream and its first chunk: up to here a retry costs the caller nothing."""
@@ -244,6 +259,16 @@ def is_transient(error: Exception) -> bool:
     if isinstance(cause, openai.APIStatusError):
         return cause.status_code in _TRANSIENT_STATUSES and cause.code != "insufficient_quota"
     return isinstance(cause, openai.APIConnectionError | httpx2.HTTPError)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a translated error speaks against the endpoint: what another try may mend, and silence."""
+    return isinstance(error, DeadlineExceeded) or (isinstance(error, Exception) and is_transient(error))
+
+
+def circuit_breaker(model: str) -> CircuitBreaker:
+    """The breaker of one engine: opens after five outages in a row, tries again ten seconds later."""
+    return CircuitBreaker(f"model {model!r}", counts=is_outage, refusal=ModelUnavailable)
 
 
 def translate(error: openai.OpenAIError, model: str) -> Exception:

@@ -98,6 +98,8 @@ class Capabilities:
     schema: bool
     #: Answers without passages, from the model's own knowledge.
     free_text: bool
+    #: Sends what it is given outside our walls, so personal data is redacted first.
+    external: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from models.errors import (
     DeadlineExceeded,
     DependencyUnavailable,
     ModelRefused,
+    Overloaded,
     UnsupportedByModel,
 )
 from models.knowledge.protocol import KnowledgeSearch
@@ -24,6 +25,9 @@ from models.safety.types import Purpose
 from models.telemetry import Metrics, NoMetrics, Transition
 
 logger = logging.getLogger(__name__)
+
+#: No answer from a part, for whichever reason: a full queue is one of them.
+_AWAY = (DependencyUnavailable, DeadlineExceeded, Overloaded)
 
 
 class AnswerState(StrEnum):
@@ -91,7 +95,7 @@ class KnowledgeAnswerer:
         request_id: str = "",
         own_passages: Sequence[SourcePassage] = (),
     ) -> Answer:
-        """Search with `query`, then generate from `messages`; never raises for an unavailable dependency.
+        """Search with `query`, then generate from `messages`; never raises for an unavailable or overloaded part.
 
         `own_passages` are facts of the caller that an answer may quote beside what the search finds.
         """
@@ -105,7 +109,7 @@ class KnowledgeAnswerer:
                 vector=None if vector is None else vector[0],
                 deadline=deadline,
             )
-        except (DependencyUnavailable, DeadlineExceeded) as exc:
+        except _AWAY as exc:
             self._knowledge_seen.down(exc)
             return Answer(state=AnswerState.UNAVAILABLE, path=("knowledge_unavailable",), degraded=("knowledge",))
         finally:
@@ -127,7 +131,7 @@ class KnowledgeAnswerer:
         except (ModelRefused, UnsupportedByModel):
             timings["generate"] = _ms(self._timer() - started)
             return Answer(state=AnswerState.UNGROUNDED, path=(*path, "model_refused"), timings_ms=timings)
-        except (DependencyUnavailable, DeadlineExceeded) as exc:
+        except _AWAY as exc:
             self._model_seen.down(exc)
             self._metrics.count("llm_errors_total", code=exc.code)
             return Answer(
@@ -178,11 +182,11 @@ class KnowledgeAnswerer:
 
 
 async def check_reply(gate: SafetyGate, text: str, *, deadline: Deadline) -> tuple[bool, bool]:
-    """Whether the text may be sent, and whether moderation ran; a gate that cannot be reached blocks."""
+    """Whether the text may be sent, and whether moderation ran; a gate that fails in any way blocks."""
     try:
         verdict = (await gate.check([text], purpose=Purpose.REPLY, deadline=deadline))[0]
-    except (DependencyUnavailable, DeadlineExceeded) as exc:
-        logger.warning("a reply was withheld unmoderated", extra={"error": exc.code})
+    except Exception as exc:  # whatever it is, nobody looked at the reply
+        logger.warning("a reply was withheld unmoderated", extra={"error": type(exc).__name__})
         return False, False
     return verdict.allowed, verdict.available
 

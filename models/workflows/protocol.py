@@ -27,6 +27,10 @@ class TicketSystem(Protocol):
         """Open a ticket and return its id (`tck_...`) once it is durable. Raises `DatabaseUnavailable`."""
         ...
 
+    async def comment(self, ticket_id: str, body: str) -> None:
+        """Add to a ticket; durable once this returns. Raises `NotFound`, `DatabaseUnavailable`."""
+        ...
+
 
 class ComplianceSystem(Protocol):
     """Register of safety and compliance reports."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from models.classification.protocol import Classifier
 from models.classification.types import Category, Classification
 from models.embedding.protocol import Embedder, Vectors
-from models.errors import DeadlineExceeded, DependencyUnavailable, ModelUnavailable, RapportError
+from models.errors import Internal, RapportError
 from models.ids import NewId, new_id
 from models.knowledge.protocol import KnowledgeSearch
 from models.llm.protocol import LanguageModel
@@ -44,8 +44,6 @@ class RouterConfig:
     min_score: float = 0.45
     limit: int = 5
     max_tokens: int = 512
-    #: Engines outside our walls: personal data is redacted from what they are sent.
-    redact_for_engines: frozenset[str] = frozenset({"openai"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +51,8 @@ class Triage:
     """What is known of a message before any workflow runs.
 
     `vector` has shape (1, dimension), `None` when the embedder is away. `customer_known` is `None` when no customer was
-    named or the directory is away. `escalated` says that the safety policy wants a person to see the message.
+    named or the directory is away. `escalated` says that the safety policy wants a person to see the message, which it
+    also does with every message that could not be moderated.
     """
 
     so_far: WorkflowResult
@@ -67,6 +66,10 @@ class Triage:
         return self.so_far.classification
 
     @property
+    def moderated(self) -> bool:
+        return "moderation" not in self.so_far.degraded
+
+    @property
     def is_safety(self) -> bool:
         """Whether a compliance record is due: a classified report, unless it is only a guess without any sign."""
         if self.classification.category is not Category.SAFETY_COMPLIANCE:
@@ -78,7 +81,8 @@ class MessageRouter:
     """Embeds a message once, and hands its vector to classification, moderation and search.
 
     Losing knowledge, language model, moderation, orders or the customer directory degrades the result and is named in
-    it. Losing the compliance register raises, because a safety report must never look recorded when it is not.
+    it. A message that could not be moderated is neither answered nor acted on: a safety report is recorded, all else
+    goes to a person. Losing the compliance register raises, because a report must never look recorded when it is not.
     """
 
     def __init__(
@@ -112,7 +116,7 @@ class MessageRouter:
             limit=config.limit,
             min_score=config.min_score,
             max_tokens=config.max_tokens,
-            redact=pii.redact if language_model.engine in config.redact_for_engines else None,
+            redact=pii.redact if language_model.capabilities.external else None,
             metrics=self._metrics,
             timer=timer,
         )
@@ -121,7 +125,7 @@ class MessageRouter:
         self.safety_compliance = SafetyComplianceWorkflow(compliance, pii, config.safety_replies)
 
     async def route(self, message: InboundMessage, *, deadline: Deadline) -> WorkflowResult:
-        """Raises `DatabaseUnavailable` (a report could not be recorded), `ModelUnavailable`, `DeadlineExceeded`."""
+        """Raises `DatabaseUnavailable` (a report could not be recorded), and as `triage`."""
         started = self._timer()
         self._metrics.count("classification_requests_total", channel=str(message.channel))
         triage = await self.triage(message, deadline=deadline)
@@ -134,10 +138,10 @@ class MessageRouter:
             self._metrics.observe("classification_latency_seconds", self._timer() - started)
 
     async def triage(self, message: InboundMessage, *, deadline: Deadline) -> Triage:
-        """Classify, moderate and look the customer up, side by side. Raises as `route`.
+        """Classify, moderate and look the customer up, side by side.
 
-        Without an embedder only messages whose own words report harm can be sorted; all others raise
-        `ModelUnavailable`.
+        When the models fail, for whatever reason, messages whose own words report harm are sorted by these alone. All
+        others raise `ModelUnavailable`, `Overloaded`, `DeadlineExceeded`, or `Internal` for a defect.
         """
         assessment = assess(message.text)
         try:
@@ -146,16 +150,19 @@ class MessageRouter:
                 classifying = group.create_task(self._classify(message.text, vector, deadline))
                 moderating = group.create_task(self._moderate(message.text, vector, deadline))
                 looking_up = group.create_task(self._look_up(message.customer_id, deadline))
-        except* (ModelUnavailable, DeadlineExceeded) as failures:
-            if not assessment.reported:
-                raise _first(failures) from failures
-            classifying = None
-        if classifying is None:
-            return _by_words_alone(message, assessment)
+        except Exception as failure:  # a report must survive any defect of the models
+            named = _first_named(failure)
+            if assessment.reported:
+                error = type(named or failure).__name__
+                logger.warning("a report was sorted by its words alone", extra={"error": error})
+                return _by_words_alone(message, assessment)
+            if named is None:
+                raise Internal("a message could not be sorted") from failure
+            raise named from None
         known, customer_path = looking_up.result()
         verdict = moderating.result()
         self_harm = next((f for f in verdict.findings if f.harm is Harm.SELF_HARM and f.severity > 0), None)
-        escalated = verdict.available and verdict.decision is not Decision.ALLOW
+        escalated = not verdict.available or verdict.decision is not Decision.ALLOW
         path = [f"received:{message.channel}", *customer_path]
         path.append(f"moderated:{verdict.decision}" if verdict.available else "moderation_unavailable")
         classification = classifying.result()
@@ -190,6 +197,8 @@ class MessageRouter:
         if triage.is_safety:
             return await self.safety_compliance.run(message, so_far, assessment=triage.assessment)
         unsure = classification.abstained or classification.confidence < self._config.min_confidence
+        if not triage.moderated:
+            return self._to_human(so_far, "unmoderated")
         if triage.escalated or triage.vector is None or classification.category is Category.SAFETY_COMPLIANCE:
             return self._to_human(so_far, "policy_escalated" if triage.escalated else "confidence_low")
         if classification.category is Category.SERVICE_ACTION:
@@ -216,8 +225,8 @@ class MessageRouter:
             verdicts = await self._safety_gate.check(
                 [text], purpose=Purpose.CUSTOMER_MESSAGE, vectors=vector, deadline=deadline
             )
-        except (DependencyUnavailable, DeadlineExceeded) as exc:
-            logger.warning("a message could not be moderated", extra={"error": exc.code})
+        except Exception as exc:  # whatever it is, nobody looked at the message
+            logger.warning("a message could not be moderated", extra={"error": type(exc).__name__})
             return Verdict(decision=Decision.ESCALATE, reasons=("unavailable",), available=False)
         return verdicts[0]
 
@@ -268,8 +277,8 @@ def _worst(verdict: Verdict) -> int:
     return max((finding.severity for finding in verdict.findings), default=0)
 
 
-def _first(failures: BaseExceptionGroup[RapportError]) -> RapportError:
-    """The first named failure in a group, however deep."""
-    for failure in failures.exceptions:
-        return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure
-    raise AssertionError("an exception group is never empty")
+def _first_named(failure: Exception) -> RapportError | None:
+    """The failure itself, or the first in its group, however deep, that has a name of ours."""
+    if isinstance(failure, ExceptionGroup):
+        return next((named for each in failure.exceptions if (named := _first_named(each)) is not None), None)
+    return failure if isinstance(failure, RapportError) else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from sqlalchemy import update
+
 from models.clock import WallClock, utc_now
+from models.errors import NotFound
 from models.ids import NewId, new_id
 from models.workflows.types import Channel
 from providers.database import Database
@@ -11,7 +14,7 @@ from providers.tables import Ticket, TicketStatus
 
 
 class SqlTicketSystem:
-    """Opens tickets; the outbox tells other systems of each."""
+    """Opens tickets and adds to them; the outbox tells other systems of both."""
 
     def __init__(self, database: Database, *, clock: WallClock = utc_now, ids: NewId = new_id) -> None:
         self._database = database
@@ -42,3 +45,11 @@ class SqlTicketSystem:
             payload = {"customer_id": customer_id, "priority": priority, "reason": reason}
             enqueue(session, topic="ticket.opened", subject_id=ticket_id, payload=payload, at=now)
         return ticket_id
+
+    async def comment(self, ticket_id: str, body: str) -> None:
+        """Add a paragraph to the ticket's body. Raises `NotFound`, `DatabaseUnavailable`."""
+        longer = update(Ticket).where(Ticket.ticket_id == ticket_id).values(body=Ticket.body + f"\n\n{body}")
+        async with self._database.transaction() as session:
+            if await session.scalar(longer.returning(Ticket.ticket_id)) is None:
+                raise NotFound("there is no such ticket")
+            enqueue(session, topic="ticket.commented", subject_id=ticket_id, payload={}, at=self._clock())

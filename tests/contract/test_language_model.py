@@ -20,7 +20,7 @@ from models.errors import (
 )
 from models.llm.engines import build_language_model, engines
 from models.llm.extractive import ExtractiveLanguageModel
-from models.llm.openai import OpenAILanguageModel, is_transient
+from models.llm.openai import OpenAILanguageModel, is_outage, is_transient
 from models.llm.protocol import LanguageModel
 from models.llm.types import (
     ChatMessage,
@@ -31,6 +31,7 @@ from models.llm.types import (
     SourcePassage,
     ToolSpec,
 )
+from models.resilience.breaker import CircuitBreaker
 from models.resilience.deadline import Deadline
 from models.resilience.retry import RetryPolicy
 from models.settings import LanguageModelSettings
@@ -324,6 +325,43 @@ async def test_a_server_that_keeps_failing_is_given_up_after_three_retries(
         server.fails(500)
     with pytest.raises(ModelUnavailable):
         await openai_model.generate(asking("Hi", passages=()), deadline=Deadline.after(30))
+
+
+async def test_an_endpoint_that_keeps_failing_is_left_alone_until_a_trial_gets_through(server: OpenAIServer) -> None:
+    now = 0.0
+    breaker = CircuitBreaker(
+        "model", failures=2, reset_after_s=10, counts=is_outage, refusal=ModelUnavailable, clock=lambda: now
+    )
+    model = OpenAILanguageModel(
+        "wire-model",
+        api_key="k",
+        base_url=server.base_url,
+        retry=RetryPolicy(retries=0, retryable=is_transient),
+        breaker=breaker,
+    )
+    question = asking("Hi", passages=())
+    # What the endpoint refuses is not its outage, so the count begins anew.
+    for status in (500, 400, 500, 503):
+        server.fails(status)
+        with pytest.raises((ModelUnavailable, UnsupportedByModel)):
+            await model.generate(question, deadline=Deadline.after(30))
+    with pytest.raises(ModelUnavailable, match="circuit open") as refused:
+        await model.generate(question, deadline=Deadline.after(30))
+    assert (len(server.requests), refused.value.retry_after_s) == (4, 10)
+    now = 10.0
+    server.streams(text_chunks("Here."))
+    assert (await model.generate(question, deadline=Deadline.after(30))).text == "Here."
+    await model.close()
+
+
+async def test_every_engine_has_a_breaker_of_its_own(server: OpenAIServer, openai_model: OpenAILanguageModel) -> None:
+    for _ in range(5):
+        server.fails(500)
+    question = asking("Hi", passages=())
+    for _ in range(3):  # four tries, one more, and none
+        with pytest.raises(ModelUnavailable):
+            await openai_model.generate(question, deadline=Deadline.after(30))
+    assert len(server.requests) == 5
 
 
 async def test_no_endpoint_is_unavailable(openai_model: OpenAILanguageModel, server: OpenAIServer) -> None:

@@ -27,11 +27,14 @@ class ScriptedClassifier:
 
     def __init__(self, labels: Mapping[str, Classification] | None = None) -> None:
         self.labels = dict(labels or {})
+        self.error: Exception | None = None
         self.vectors: list[Vectors | None] = []
 
     async def classify(
         self, messages: Sequence[str], *, vectors: Vectors | None = None, deadline: Deadline | None = None
     ) -> list[Classification]:
+        if self.error is not None:
+            raise self.error
         self.vectors.append(vectors)
         return [self._label(message) for message in messages]
 
@@ -140,12 +143,16 @@ class KeywordKnowledge:
 class QuotingLanguageModel:
     """Quotes its first passage whole; `error` is raised, and `text` or `quote` bend what it says."""
 
-    engine: str = "quoting"
+    external: bool = False
     error: Exception | None = None
     text: str | None = None
     quote: str | None = None
     requests: list[LanguageModelRequest] = field(default_factory=list)
-    capabilities = Capabilities(streaming=False, tools=False, schema=False, free_text=False)
+    engine = "quoting"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(streaming=False, tools=False, schema=False, free_text=False, external=self.external)
 
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
         self.requests.append(request)
@@ -267,6 +274,7 @@ class Compliance:
 class Tickets:
     journal: list[str]
     opened: list[dict[str, object]] = field(default_factory=list)
+    comments: list[tuple[str, str]] = field(default_factory=list)
     error: Exception | None = None
 
     async def open(
@@ -277,6 +285,11 @@ class Tickets:
         self.opened.append({"customer_id": customer_id, "subject": subject, "body": body, "reason": reason})
         self.journal.append("ticket")
         return f"tck_{len(self.opened)}"
+
+    async def comment(self, ticket_id: str, body: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.comments.append((ticket_id, body))
 
 
 @dataclass

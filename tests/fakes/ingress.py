@@ -58,6 +58,7 @@ class FakeRouter:
     seen: list[InboundMessage] = field(default_factory=list)
     gate: asyncio.Event | None = None
     arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def route(self, message: InboundMessage, *, deadline: Deadline) -> WorkflowResult:
         self.seen.append(message)
@@ -66,6 +67,7 @@ class FakeRouter:
             await self.gate.wait()
         if self.fails is not None:
             raise self.fails
+        self.done.set()
         return WorkflowResult(
             classification=Classification(
                 category=Category.SERVICE_ACTION,

@@ -35,7 +35,7 @@ router = APIRouter(tags=["Classification"])
 )
 async def classify(body: ClassifyRequest, request: Request, here: Here, caller: Caller) -> Response:
     """Informational messages are answered with citations, service actions are prepared but not executed, and safety
-    reports are recorded before the reply. An `Idempotency-Key` is optional."""
+    reports are recorded before the reply, also when the client goes away. An `Idempotency-Key` is optional."""
 
     async def work() -> tuple[int, ClassifyResponse]:
         return 200, await _classify(body, here)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -69,7 +68,7 @@ async def send_message(
         )
 
     if query.wait:
-        finished = await asyncio.shield(here.background.start(turn()))
+        finished = await here.background.run(turn())
         return Response(MessageReply.of(finished).model_dump_json(), media_type="application/json")
 
     # Read first: what cannot become a turn is refused now, while the client listens.

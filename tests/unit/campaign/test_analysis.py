@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -107,7 +108,116 @@ def test_a_segment_that_lacks_one_arm_still_compares_the_others() -> None:
     expected = {**EQUAL, Arm.URGENT: 2_000.0}
     found = analyse(partly, expected)
     assert found.state is ExperimentState.MEASURED
-    assert {lift.arm for lift in found.lifts if lift.metric is Metric.VISIT} == set(TREATMENTS)
+    visits = {lift.arm: lift for lift in found.lifts if lift.metric is Metric.VISIT}
+    assert set(visits) == set(TREATMENTS)
+    assert visits[Arm.URGENT].segments == ("s0",)
+    assert visits[Arm.FRIENDLY].segments == ("s0", "s1")
+
+
+def deal(stratum: str, counts: dict[Arm, tuple[int, int, int]], *, cents: int = 5_000) -> list[CellSummary]:
+    """Cells of one segment from (customers, visits, conversions) by arm; every buyer spends `cents` times 1 or 2."""
+    return [
+        CellSummary(
+            stratum=stratum,
+            arm=arm,
+            customers=n,
+            visits=visits,
+            conversions=bought,
+            spend_cents=bought * cents,
+            spend_cents_squared=bought * cents**2,
+        )
+        for arm, (n, visits, bought) in counts.items()
+    ]
+
+
+#: No message does anything; urgent ran only among customers who visit and buy often anyway.
+NO_EFFECT = {
+    "many events": [
+        *deal("quiet", {arm: (2_000, 100, 40) for arm in (Arm.CONTROL, Arm.INFORMATIONAL, Arm.FRIENDLY)}),
+        *deal("keen", {arm: (400, 200, 80) for arm in Arm}),
+    ],
+    "few events": [
+        *deal("quiet", {Arm.CONTROL: (1_000, 1, 0), Arm.FRIENDLY: (1_000, 1, 0)}),
+        *deal("keen", {Arm.CONTROL: (22, 3, 3), Arm.URGENT: (22, 3, 3)}),
+    ],
+}
+
+
+@pytest.mark.parametrize("primary", [Metric.VISIT, Metric.CONVERSION])
+@pytest.mark.parametrize("case", NO_EFFECT)
+def test_base_rates_of_segments_are_no_effect(case: str, primary: Metric) -> None:
+    found = analyse(NO_EFFECT[case], expected_of(NO_EFFECT[case]), primary=primary)
+    assert found.state is ExperimentState.MEASURED
+    for lift in found.lifts:
+        assert lift.difference == pytest.approx(0.0)
+        assert lift.arm_value == pytest.approx(lift.control_value)
+        assert lift.conclusion in (Conclusion.NO_DIFFERENCE_SHOWN, Conclusion.NOT_MEASURED)
+        assert lift.p == pytest.approx(1.0)
+        assert lift.unadjusted.p == pytest.approx(1.0)
+        assert lift.relative is None or lift.relative == pytest.approx(0.0)
+    assert found.overall is not None
+    assert found.overall.p > 0.9
+    assert "No difference" in found.headline
+    urgent = next(lift for lift in found.lifts if lift.primary and lift.arm is Arm.URGENT)
+    assert urgent.segments == ("keen",)
+
+
+def expected_of(dealt: list[CellSummary]) -> dict[Arm, float]:
+    return {arm: float(sum(c.customers for c in dealt if c.arm is arm)) for arm in {c.arm for c in dealt}}
+
+
+def test_no_effect_is_seldom_taken_for_one() -> None:
+    draw = random.Random(11)
+
+    def events(n: int, rate: float) -> tuple[int, int, int]:
+        count = sum(draw.random() < rate for _ in range(n))
+        return n, count, 0
+
+    wrong = 0
+    for _ in range(200):
+        dealt = [
+            *deal("quiet", {arm: events(150, 0.04) for arm in (Arm.CONTROL, Arm.INFORMATIONAL)}),
+            *deal("keen", {arm: events(80, 0.5) for arm in (Arm.CONTROL, Arm.URGENT, Arm.INFORMATIONAL)}),
+            *deal("mild", {arm: events(100, 0.2) for arm in (Arm.CONTROL, Arm.FRIENDLY)}),
+        ]
+        found = analyse(dealt, expected_of(dealt))
+        wrong += any(lift.primary and lift.conclusion is not Conclusion.NO_DIFFERENCE_SHOWN for lift in found.lifts)
+    assert wrong <= 20  # 10 expected at 5 %, and more than 20 has a chance under 0.2 %
+
+
+def test_an_effect_in_the_only_segment_of_an_arm_is_found() -> None:
+    dealt = [
+        *deal("quiet", {arm: (2_000, 800, 0) for arm in (Arm.CONTROL, Arm.FRIENDLY)}),
+        *deal("keen", {Arm.CONTROL: (800, 80, 0), Arm.URGENT: (800, 160, 0)}),
+    ]
+    found = {lift.arm: lift for lift in analyse(dealt, expected_of(dealt)).lifts if lift.primary}
+    assert found[Arm.URGENT].conclusion is Conclusion.HIGHER
+    assert found[Arm.URGENT].difference == pytest.approx(0.1)
+    assert found[Arm.URGENT].relative == pytest.approx(1.0)
+    assert found[Arm.FRIENDLY].conclusion is Conclusion.NO_DIFFERENCE_SHOWN
+
+
+def test_an_arm_that_vanished_from_a_segment_is_a_mismatch() -> None:
+    planned = {"s0": tuple(Arm), "s1": tuple(Arm), "quiet": (Arm.CONTROL,)}
+    lost = [cell for cell in cells(SAME) if not (cell.stratum == "s1" and cell.arm is Arm.URGENT)]
+    found = analyse(lost, EQUAL, planned=planned)
+    assert found.ratio_by_segment["s1"].observed == (2_000, 0, 2_000, 2_000)
+    assert found.ratio_by_segment["s1"].state is RatioState.STOP
+    assert found.ratio_by_segment["s0"].state is RatioState.OK
+    assert found.state is ExperimentState.SAMPLE_RATIO_MISMATCH
+    assert found.left_out == ("quiet",)
+
+
+def test_segments_are_checked_together() -> None:
+    sizes = {f"s{i}": (1_000, 1_000) for i in range(19)} | {"odd": (1_000, 883)}  # p 0.007 by itself
+    dealt = [
+        cell
+        for stratum, (control, urgent) in sizes.items()
+        for cell in deal(stratum, {Arm.CONTROL: (control, 50, 0), Arm.URGENT: (urgent, 50, 0)})
+    ]
+    checked = analyse(dealt, expected_of(dealt)).ratio_by_segment["odd"]
+    assert checked.state is RatioState.OK
+    assert checked.p == pytest.approx(20 * 0.00702, rel=0.02)
 
 
 def test_without_treatment_there_is_no_experiment() -> None:

@@ -160,6 +160,13 @@ def test_a_hidden_experiment_shows_no_effect_anywhere() -> None:
     assert "no effect is shown" in " ".join(summary(hidden))
 
 
+def test_the_page_shows_the_ratio_of_every_segment_with_arms_that_vanished() -> None:
+    lost = analyse(CELLS[:-1], dict.fromkeys(Arm, 500.0), planned={"loyal": tuple(Arm)})
+    page = render(report(result=lost))
+    assert "By segment" in page
+    assert ">0 <span" in page
+
+
 def test_the_summary_owns_up_to_silence_and_failures() -> None:
     failed = StageRecord(name="safety", state=StageState.FAILED, error_code="SAFETY_UNAVAILABLE", error="away")
     told = " ".join(summary(report(decisions=(Decision.BLOCK,), stages=(failed,))))

@@ -21,11 +21,12 @@ from models.campaign.statistics import (
     katz_lift,
     many_to_one_loadings,
     mean_interval,
+    newcombe,
     omnibus,
     sample_ratio,
-    stratum_weighted,
     wilson,
 )
+from models.campaign.stratified import exact_p, smallest_expected, stratum_weighted, weighted_newcombe
 
 N, M, W = 21_306, 21_307, 21_387
 VISITS = {"control": Proportion(2_262, N), "mens": Proportion(3_894, M), "womens": Proportion(3_238, W)}
@@ -235,3 +236,32 @@ def test_stratum_weighted_estimator(arm: int, difference: float, se: float) -> N
 def test_stratum_weighted_estimator_without_a_usable_stratum() -> None:
     assert stratum_weighted({"a": (Proportion(0, 1), Proportion(1, 5))}, {"a": 6}) is None
     assert stratum_weighted({}, {}) is None
+
+
+def test_stratified_methods_are_the_plain_ones_in_a_single_stratum() -> None:
+    for x0, n0, x1, n1 in ((0, 20, 5, 20), (1, 4000, 3, 4000), (7, 30, 2, 11)):
+        control, treatment = Proportion(x0, n0), Proportion(x1, n1)
+        one = {"a": (control, treatment)}
+        assert exact_p(one) == pytest.approx(hypergeometric(x0, n0, x1, n1))
+        plain = newcombe(control, treatment)
+        found = weighted_newcombe(one, {"a": 1.0})
+        assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
+        assert smallest_expected(one) == pytest.approx(min(n0, n1) * (x0 + x1) / (n0 + n1))
+
+
+def test_the_exact_test_counts_every_pair_of_tables() -> None:
+    (a0, a1), (b0, b1) = ((1, 9), (4, 8)), ((0, 6), (3, 7))
+
+    def chance(k: int, x: tuple[int, int], y: tuple[int, int]) -> float:
+        return math.comb(y[1], k) * math.comb(x[1], x[0] + y[0] - k) / math.comb(x[1] + y[1], x[0] + y[0])
+
+    totals: dict[int, float] = {}
+    for i in range(a0[0] + a1[0] + 1):
+        for j in range(b0[0] + b1[0] + 1):
+            totals[i + j] = totals.get(i + j, 0.0) + chance(i, a0, a1) * chance(j, b0, b1)
+    expected = sum(p for p in totals.values() if p <= totals[a1[0] + b1[0]] * (1 + 1e-9))
+    cells = {"a": (Proportion(*a0), Proportion(*a1)), "b": (Proportion(*b0), Proportion(*b1))}
+    assert exact_p(cells) == pytest.approx(expected)
+    quiet = {**cells, "c": (Proportion(0, 500), Proportion(0, 40))}
+    assert exact_p(quiet) == pytest.approx(expected)
+    assert exact_p({"c": quiet["c"]}) is None

@@ -24,6 +24,7 @@ from models.errors import (
     InvalidRequest,
     KnowledgeUnavailable,
     ModelUnavailable,
+    UnknownAgentType,
 )
 from models.llm.types import Role
 from models.resilience.deadline import Deadline
@@ -89,8 +90,8 @@ class Context:
 class Chat:
     """An agent over fakes, and one session with customer_1."""
 
-    def __init__(self, *, engine: str = "quoting") -> None:
-        self.desk = Desk(engine=engine)
+    def __init__(self, *, external: bool = False) -> None:
+        self.desk = Desk(external=external)
         self.desk.knowledge.passages = {"seat": SEATS, "export": EXPORT}
         self.clock = Clock()
         self.store = MemorySessionStore(clock=self.clock)
@@ -105,6 +106,7 @@ class Chat:
             self.context,
             AgentConfig(replies=REPLIES),
             self.desk.metrics,
+            agent_types=("general", "support"),
         )
         self.session_id = ""
 
@@ -180,6 +182,12 @@ class TestQuestions:
         await chat.say("How do I add a seat?")
         assert chat.context.agent_types == ["general"]
 
+    async def test_a_session_names_a_known_agent_type_or_none(self, chat: Chat) -> None:
+        opened = await chat.agent.open(principal="web", customer_id="customer_2", agent_type="support")
+        with pytest.raises(UnknownAgentType, match="general, support"):
+            await chat.agent.open(principal="web", customer_id="customer_2", agent_type="astronaut")
+        assert await chat.agent.of_customer("customer_2", principal="web") == [opened]
+
     async def test_what_the_articles_do_not_hold_is_a_typed_no_answer_that_offers_a_person(self, chat: Chat) -> None:
         turn = await chat.say("Do you have a shop in Lisbon?")
         assert (turn.outcome, turn.reason) == (Outcome.NO_ANSWER, HandoffReason.MISSING_KNOWLEDGE)
@@ -199,7 +207,7 @@ class TestQuestions:
         assert (turn.outcome, turn.reply) == (Outcome.CLARIFIED, REPLIES.text("greeting"))
 
     async def test_an_outside_engine_gets_no_personal_data_from_history_either(self) -> None:
-        chat = await Chat(engine="openai").open()
+        chat = await Chat(external=True).open()
         await chat.say("How do I add a seat for dana@example.com?")
         await chat.say("Which file format does an export have?")
         sent = " ".join(message.content for message in chat.desk.language_model.requests[-1].messages)
@@ -245,11 +253,18 @@ class TestPerson:
 
     async def test_after_the_handover_messages_wait_for_the_colleague_but_reports_do_not(self, chat: Chat) -> None:
         await chat.say("I want a human")
-        waiting = await chat.say("How do I add a seat?")
+        waiting = await chat.say("How do I add a seat for dana@example.com?")
         report = await chat.say("and I can't breathe")
         assert (waiting.outcome, waiting.ticket_id) == (Outcome.HANDED_OFF, "tck_1")
         assert (report.reason, report.record_id) == (HandoffReason.SAFETY, "cmp_1")
         assert len(chat.tickets.opened) == 1
+        assert chat.tickets.comments == [("tck_1", "Customer: How do I add a seat for [EMAIL]?")]
+
+    async def test_a_message_that_the_colleague_cannot_see_is_not_promised(self, chat: Chat) -> None:
+        await chat.say("I want a human")
+        chat.tickets.error = DatabaseUnavailable("away")
+        with pytest.raises(DatabaseUnavailable):
+            await chat.say("How do I add a seat?")
 
     async def test_no_ticket_means_no_promise(self, chat: Chat) -> None:
         chat.tickets.error = DatabaseUnavailable("away")
@@ -302,10 +317,19 @@ class TestDegraded:
         assert (turn.outcome, turn.reason) == (Outcome.NO_ANSWER, HandoffReason.TOOL_FAILURE)
         assert turn.degraded == ("knowledge",)
 
-    async def test_moderation_away_sends_nothing_generated(self, chat: Chat) -> None:
+    async def test_with_moderation_away_questions_and_actions_are_handed_to_a_person(self, chat: Chat) -> None:
+        chat.desk.classifier.labels = {"cancel": labelled(Category.SERVICE_ACTION, intent=Intent.CANCEL_ORDER)}
+        chat.desk.orders.owned = {"customer_1": [order("ORD-10234")]}
         chat.desk.gate.available = False
-        turn = await chat.say("How do I add a seat?")
-        assert (turn.outcome, turn.degraded) == (Outcome.REFUSED, ("moderation",))
+        greeting = await chat.say("Hello!")
+        assert (greeting.outcome, greeting.degraded) == (Outcome.CLARIFIED, ("moderation",))
+        turn = await chat.say("Please cancel order 10234")
+        assert (turn.outcome, turn.reason) == (Outcome.HANDED_OFF, HandoffReason.TOOL_FAILURE)
+        assert (turn.action_id, turn.ticket_id, turn.degraded) == (None, "tck_1", ("moderation",))
+        await chat.open()
+        asked = await chat.say("How do I add a seat?")
+        assert (asked.outcome, asked.ticket_id) == (Outcome.HANDED_OFF, "tck_2")
+        assert chat.desk.language_model.requests == []
 
     async def test_a_turn_that_broke_off_is_finished_by_its_retry(self, chat: Chat) -> None:
         chat.desk.embedder.error = ModelUnavailable("away")

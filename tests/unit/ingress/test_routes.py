@@ -270,6 +270,19 @@ async def test_what_carries_a_key_is_finished_when_its_client_goes_away(
     assert len(world.router.seen) == 1
 
 
+async def test_what_carries_no_key_is_finished_too_when_its_client_goes_away(
+    client: httpx.AsyncClient, world: World
+) -> None:
+    world.router.gate = asyncio.Event()
+    gone = asyncio.create_task(client.post("/api/v1/classify", json={"message": "I can't breathe", "channel": "chat"}))
+    await world.router.arrived.acquire()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    world.router.gate.set()
+    await asyncio.wait_for(world.router.done.wait(), 5)
+
+
 async def test_a_report_is_read_as_json_or_html(client: httpx.AsyncClient, world: World) -> None:
     await client.post("/api/v1/campaigns", json={}, headers={"Idempotency-Key": "k"})
     path = "/api/v1/campaigns/cpn_1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from models.classification.types import Category, Intent
@@ -14,9 +15,10 @@ from models.errors import (
     KnowledgeUnavailable,
     ModelRefused,
     ModelUnavailable,
+    Overloaded,
     SafetyUnavailable,
 )
-from models.llm.types import Role
+from models.llm.types import LanguageModelReply, LanguageModelRequest, Role
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Finding, Harm
 from models.workflows.types import NextStep, Severity, WorkflowResult
@@ -57,9 +59,11 @@ class TestInformational:
         desk.knowledge.passages = {"seat": SEATS}
         await routed(desk, "How do I add a seat?")
         assert desk.embedder.calls == [("How do I add a seat?",)]
-        vectors = [desk.classifier.vectors[0], desk.gate.vectors[0], desk.knowledge.vectors[0]]
-        assert all(vector is vectors[0] for vector in vectors)
-        assert vectors[0] is not None
+        vector, searched = desk.classifier.vectors[0], desk.knowledge.vectors[0]
+        assert vector is not None
+        assert searched is not None
+        assert desk.gate.vectors[0] is vector
+        assert np.array_equal(searched, vector[0])
 
     async def test_low_confidence_goes_to_a_human_without_a_search(self) -> None:
         desk = Desk()
@@ -99,7 +103,7 @@ class TestInformational:
         assert result.citations == ()
 
     async def test_an_outside_engine_never_sees_personal_data(self) -> None:
-        desk = Desk(engine="openai")
+        desk = Desk(external=True)
         desk.knowledge.passages = {"seat": SEATS}
         await routed(desk, "How do I add a seat for dana@example.com?")
         sent = desk.language_model.requests[0].messages
@@ -282,6 +286,15 @@ class TestSafety:
         assert len(desk.compliance.records) == 1
         assert (result.severity, result.degraded) == (Severity.URGENT, ("classification",))
 
+    @pytest.mark.parametrize("part", ["embedder", "classifier"])
+    @pytest.mark.parametrize("error", [Overloaded("full"), Internal("defect"), RuntimeError("defect")])
+    async def test_a_report_in_plain_words_survives_any_failure_of_models(self, part: str, error: Exception) -> None:
+        desk = Desk()
+        getattr(desk, part).error = error
+        result = await routed(desk, "The cream gave me a rash")
+        assert result.entities["compliance_record_id"] == "cmp_1"
+        assert result.degraded == ("classification",)
+
 
 class TestDegraded:
     async def test_without_an_embedder_other_messages_are_refused_honestly(self) -> None:
@@ -290,31 +303,75 @@ class TestDegraded:
         with pytest.raises(ModelUnavailable):
             await routed(desk, "How do I add a seat?")
 
-    async def test_knowledge_away(self) -> None:
+    @pytest.mark.parametrize("part", ["embedder", "classifier"])
+    @pytest.mark.parametrize(
+        ("error", "seen"),
+        [(Overloaded("full"), Overloaded), (Internal("defect"), Internal), (RuntimeError("defect"), Internal)],
+    )
+    async def test_a_failure_of_the_models_keeps_its_own_name(
+        self, part: str, error: Exception, seen: type[Exception]
+    ) -> None:
         desk = Desk()
-        desk.knowledge.error = KnowledgeUnavailable("away")
+        getattr(desk, part).error = error
+        with pytest.raises(seen):
+            await routed(desk, "How do I add a seat?")
+
+    @pytest.mark.parametrize("error", [KnowledgeUnavailable("away"), Overloaded("full")])
+    async def test_knowledge_away(self, error: Exception) -> None:
+        desk = Desk()
+        desk.knowledge.error = error
         result = await routed(desk, "How do I add a seat?")
         assert (result.next_step, result.degraded) == (NextStep.SUGGEST_CONTACT, ("knowledge",))
         assert "knowledge_unavailable" in result.decision_path
 
-    async def test_language_model_away(self) -> None:
+    @pytest.mark.parametrize("error", [ModelUnavailable("away"), Overloaded("full")])
+    async def test_language_model_away(self, error: Exception) -> None:
         desk = Desk()
         desk.knowledge.passages = {"seat": SEATS}
-        desk.language_model.error = ModelUnavailable("away")
+        desk.language_model.error = error
         result = await routed(desk, "How do I add a seat?")
         assert (result.next_step, result.degraded) == (NextStep.SUGGEST_CONTACT, ("language_model",))
         assert desk.metrics.counts["llm_errors_total"] == 1
 
-    @pytest.mark.parametrize("error", [None, SafetyUnavailable("away")])
-    async def test_moderation_away_withholds_generated_replies(self, error: Exception | None) -> None:
+    @pytest.mark.parametrize("error", [None, SafetyUnavailable("away"), Overloaded("full"), RuntimeError("defect")])
+    async def test_with_moderation_away_messages_go_to_people(self, error: Exception | None) -> None:
         desk = Desk()
         desk.knowledge.passages = {"seat": SEATS}
         desk.gate.available = False
         desk.gate.error = error
         result = await routed(desk, "How do I add a seat?")
-        assert result.next_step is NextStep.HUMAN_REVIEW
-        assert set(result.degraded) == {"moderation"}
+        assert (result.next_step, result.degraded) == (NextStep.HUMAN_REVIEW, ("moderation",))
         assert "moderation_unavailable" in result.decision_path
+        assert desk.language_model.requests == []
+
+    async def test_with_moderation_away_no_action_is_prepared(self) -> None:
+        desk = serving(Intent.REFUND)
+        desk.gate.available = False
+        result = await routed(desk, "Refund ORD-10234")
+        assert (result.next_step, result.action, result.degraded) == (NextStep.HUMAN_REVIEW, None, ("moderation",))
+
+    async def test_with_moderation_away_a_report_is_recorded(self) -> None:
+        desk = Desk()
+        desk.classifier.labels = {"": labelled(Category.SAFETY_COMPLIANCE)}
+        desk.gate.available = False
+        result = await routed(desk, "The lotion gave me hives")
+        assert (result.entities["compliance_record_id"], result.degraded) == ("cmp_1", ("moderation",))
+
+    async def test_a_reply_is_withheld_when_moderation_breaks_after_the_message(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        desk = Desk()
+        desk.knowledge.passages = {"seat": SEATS}
+        generate = desk.language_model.generate
+
+        async def then_overloaded(request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
+            desk.gate.error = Overloaded("full")
+            return await generate(request, deadline=deadline)
+
+        monkeypatch.setattr(desk.language_model, "generate", then_overloaded)
+        result = await routed(desk, "How do I add a seat?")
+        assert (result.next_step, result.degraded) == (NextStep.HUMAN_REVIEW, ("moderation",))
+        assert SEATS.chunk.text not in (result.reply or "")
 
     async def test_customer_directory_away(self) -> None:
         desk = serving(Intent.TRACK_ORDER)
