@@ -2,6 +2,7 @@
 
     python -m batch.cli [--campaign-id cpn_...] [--config config/campaign/demo.yaml] [--customers 500]
 
+A registered campaign brings its own name, seed and number of customers; what the file says stands for the rest.
 On a running cluster (`--address`, `RAY_ADDRESS` or `ray job submit`) it shares the graph's models; otherwise it starts
 a Ray of its own on loopback. Exit code: 0 all stages did their work, 3 the report was written but some stage failed or
 did only a part, 1 no report, 2 wrong arguments or configuration, 4 the campaign was cancelled meanwhile.
@@ -31,10 +32,11 @@ from batch.pipeline import CampaignPipeline, Run
 from models.campaign.config import CampaignConfig, load_campaign_config
 from models.campaign.frames import ToneFrame, load_frames
 from models.campaign.reporting import PAGE, CampaignReport
-from models.campaign.types import StageState, Tone
+from models.campaign.types import COMMAND_LINE, StageState, Tone
 from models.clock import utc_now
 from models.errors import ConfigurationError, Conflict, DatabaseUnavailable, RapportError
 from models.ids import new_id
+from models.safety.pii import PatternPIIDetector
 from models.settings import Settings, load_settings
 from models.telemetry import configure_logging
 from providers.database import Database
@@ -42,6 +44,7 @@ from providers.systems.audit import SqlAuditLog
 from providers.systems.campaigns import CampaignStatus, SqlCampaignRegistry
 
 OK, NO_REPORT, WRONG_INPUT, WITH_FAILURES, CANCELLED = 0, 1, 2, 3, 4
+ROOT = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("ray", "scipy", "statsmodels", "scikit-learn")
 
 
@@ -50,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = _parse(argv)
         settings = load_settings()
-        configure_logging(settings.log_level)
-        path = Path(arguments.config or settings.campaign.config)
+        configure_logging(settings.log_level, redact=PatternPIIDetector().redact)
+        path = Path(arguments.config) if arguments.config else ROOT / settings.campaign.config
         config = load_campaign_config(path)
         frames = load_frames(path.parent / config.frames)
     except ConfigurationError as exc:
@@ -60,14 +63,18 @@ def main(argv: list[str] | None = None) -> int:
     with cluster(arguments.address) as where:
         say(f"Ray: {where}")
         try:
-            reports = Path(settings.campaign.report_dir or settings.state_dir / "reports").resolve()
-            return asyncio.run(_campaign(arguments, settings, config, frames, reports))
+            return asyncio.run(_campaign(arguments, settings, config, frames, report_root(settings)))
         except Conflict:
             say("the campaign was cancelled; stopped")
             return CANCELLED
         except RapportError as exc:
             say(f"no report: {exc}")
             return NO_REPORT
+
+
+def report_root(settings: Settings) -> Path:
+    """The folder of all reports; a relative setting counts from the project, wherever the command was started."""
+    return (ROOT / (settings.campaign.report_dir or settings.state_dir / "reports")).resolve()
 
 
 def say(text: str) -> None:
@@ -78,7 +85,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m batch.cli", description="Run one campaign and write its report.")
     parser.add_argument("--campaign-id", type=_campaign_id, help="a registered campaign; without it one is registered")
     parser.add_argument("--config", help="the campaign file (default: the setting campaign.config)")
-    parser.add_argument("--customers", type=_count, help="how many customers (default: all who agreed to marketing)")
+    parser.add_argument("--customers", type=_count, help="how many customers (default: as registered, or all)")
     parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="a running Ray cluster, or `auto`")
     parser.add_argument("--as-of", type=_instant, help="the campaign's day, RFC 3339 (default: now)")
     parser.add_argument("--cpus", type=float, default=1.0, help="processors that Ray Data may use (default: 1)")
@@ -142,12 +149,7 @@ async def _campaign(
     database = Database(settings.database_url, pool_size=2, busy_timeout_s=settings.database.busy_timeout_s)
     registry, audit = SqlCampaignRegistry(database), SqlAuditLog(database)
     try:
-        campaign_id = (
-            arguments.campaign_id
-            or (
-                await registry.create(owner="cli", config={"config": config.name, "customers": arguments.customers})
-            ).campaign_id
-        )
+        campaign_id, config, customers = await entered(registry, config, arguments.campaign_id, arguments.customers)
         folder = reports / campaign_id
 
         async def progress(stage: str, done: int, total: int) -> None:
@@ -167,7 +169,7 @@ async def _campaign(
             Run(
                 campaign_id=campaign_id,
                 as_of=arguments.as_of or utc_now(),
-                customers=arguments.customers,
+                customers=customers,
                 report_dir=folder,
                 hash_salt=settings.hash_salt.get_secret_value(),
                 versions={name: version(name) for name in _LIBRARIES},
@@ -185,6 +187,21 @@ async def _campaign(
     finally:
         await audit.close()
         await database.close()
+
+
+async def entered(
+    registry: SqlCampaignRegistry, config: CampaignConfig, campaign_id: str | None, customers: int | None
+) -> tuple[str, CampaignConfig, int | None]:
+    """The campaign's id, its configuration with the registered name and seed, and how many customers it is for.
+
+    Without an id the campaign is registered. `customers` given here wins over the registered number. Raises `NotFound`.
+    """
+    if campaign_id is None:
+        told = {"name": config.name, "customers": customers, "seed": config.seed}
+        return (await registry.create(owner=COMMAND_LINE, config=told)).campaign_id, config, customers
+    asked = (await registry.get(campaign_id)).config
+    own = {name: asked[name] for name in ("name", "seed") if asked.get(name) is not None}
+    return campaign_id, config.model_copy(update=own), customers or asked.get("customers")
 
 
 async def _finish(registry: SqlCampaignRegistry, report: CampaignReport, folder: Path) -> int:

@@ -22,7 +22,7 @@ from batch import columns
 from batch.columns import CUSTOMERS, KEY, MESSAGES, SHARDS, Row, encode, is_well, shard_row, table
 from batch.engines import Engines
 from batch.mapping import mapped, split
-from batch.recorder import Progress, StageRecorder, Work, hashed, row_failures
+from batch.recorder import Progress, StageRecorder, Work, row_failures
 from batch.stages.audience import ReadAudience
 from batch.stages.engagement import SimulateEngagement
 from batch.stages.generation import ComposeVariants
@@ -50,6 +50,7 @@ from models.campaign.types import (
     Tone,
 )
 from models.errors import RapportError, StageFailed
+from models.safety.audit import hash_subject
 from models.safety.protocol import AuditLog
 from models.safety.types import AuditRecord
 
@@ -137,7 +138,7 @@ class CampaignPipeline:
             finished_at=self._clock(),
             engines=self._engines.source,
         )
-        rows = [(hashed(a.customer_id, self._run.hash_salt), a, engagement) for a, engagement in engaged]
+        rows = [(hash_subject(self._run.hash_salt, a.customer_id), a, engagement) for a, engagement in engaged]
 
         async def write() -> Work[None]:
             await asyncio.to_thread(write_report, report, self._run.report_dir, rows)
@@ -254,7 +255,7 @@ class CampaignPipeline:
         plan = plan_experiment(
             pairs,
             {told.segment.label: [c.variant.arm for c in told.checked if c.approved] for told in messages},
-            salt=f"{self._config.name}.{self._config.version}.{self._config.seed}",
+            salt=self._config.salt,
             alpha=options.alpha,
             primary_metric=options.primary_metric,
         )

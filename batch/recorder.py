@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from batch.columns import ERROR, ERROR_CODE, KEY, Row
 from batch.stages.stage import describe
 from models.campaign.types import RowFailure, StageRecord, StageState
 from models.errors import Internal, RapportError
+from models.safety.audit import hash_subject
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -99,16 +99,11 @@ def _cause(exc: Exception) -> BaseException:
     return cause if isinstance(cause, Exception) else exc
 
 
-def hashed(identifier: str, salt: str) -> str:
-    """A customer id as it may appear in reports and logs: 16 hex digits of its salted SHA-256."""
-    return hashlib.sha256(f"{salt}\x1f{identifier}".encode()).hexdigest()[:16]
-
-
 def row_failures(rows: list[Row], *, salt: str | None = None) -> tuple[RowFailure, ...]:
     """The failed rows, their keys hashed when a salt is given."""
     return tuple(
         RowFailure(
-            key=hashed(row[KEY], salt) if salt and not row[KEY].startswith("shard ") else row[KEY],
+            key=hash_subject(salt, row[KEY]) if salt and not row[KEY].startswith("shard ") else row[KEY],
             code=row[ERROR_CODE],
             detail=row[ERROR],
         )

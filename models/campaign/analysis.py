@@ -72,7 +72,7 @@ class ExperimentState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSummary:
-    """What one arm did by itself in all segments where it ran, with 95 % intervals (Wilson, t for spend in money units).
+    """What one arm did by itself where it ran, with 95 % intervals (Wilson for rates, t for spend in money units).
 
     Arms that ran in different segments differ in their customers, so these numbers are not to be compared.
     """

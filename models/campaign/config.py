@@ -123,6 +123,11 @@ class CampaignConfig(Part):
     simulation: Simulation = Simulation()
 
     @property
+    def salt(self) -> str:
+        """What assignment is salted with: campaigns that share it deal the same audience alike."""
+        return f"{self.name}.{self.version}.{self.seed}"
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the content, independent of the file's layout."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -10,6 +10,9 @@ from enum import StrEnum
 from models.llm.types import Citation
 from models.safety.types import Decision, Finding
 
+#: The owner of campaigns started from the command line, which no job of the cluster stands for.
+COMMAND_LINE = "cli"
+
 
 class Tone(StrEnum):
     URGENT = "urgent"

@@ -17,6 +17,7 @@ from models.errors import (
     UnsupportedByModel,
 )
 from models.knowledge.protocol import KnowledgeSearch
+from models.knowledge.types import DocumentKind
 from models.llm.protocol import LanguageModel
 from models.llm.types import ChatMessage, Citation, LanguageModelReply, LanguageModelRequest, SourcePassage, Usage
 from models.resilience.deadline import Deadline
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 #: No answer from a part, for whichever reason: a full queue is one of them.
 _AWAY = (DependencyUnavailable, DeadlineExceeded, Overloaded)
+
+
+#: An offer is for campaigns: who asks for support must not be sold something instead.
+_ANSWERING = (DocumentKind.HELP, DocumentKind.SAFETY, DocumentKind.POLICY)
 
 
 class AnswerState(StrEnum):
@@ -106,6 +111,7 @@ class KnowledgeAnswerer:
                 query,
                 limit=self._limit,
                 min_score=self._min_score,
+                kinds=_ANSWERING,
                 vector=None if vector is None else vector[0],
                 deadline=deadline,
             )

@@ -33,7 +33,7 @@ class InformationalWorkflow:
         if so_far.classification.confidence < self._min_confidence or so_far.classification.abstained:
             return replace(
                 so_far,
-                decision_path=(*so_far.decision_path, "confidence_low", "escalated_to_human"),
+                decision_path=(*so_far.decision_path, "confidence_low", "human_review_suggested"),
                 next_step=NextStep.HUMAN_REVIEW,
                 reply=self._replies.text("human_review"),
             )
@@ -61,7 +61,7 @@ class InformationalWorkflow:
         if answer.state is AnswerState.BLOCKED:
             return replace(
                 so_far,
-                decision_path=(*path, "escalated_to_human"),
+                decision_path=(*path, "human_review_suggested"),
                 next_step=NextStep.HUMAN_REVIEW,
                 reply=self._replies.text("human_review"),
                 degraded=degraded,

@@ -77,6 +77,9 @@ class Triage:
         return bool(self.assessment.signals) or not self.classification.abstained
 
 
+_TRIAGE_SHARE = 0.7
+
+
 class MessageRouter:
     """Embeds a message once, and hands its vector to classification, moderation and search.
 
@@ -128,7 +131,8 @@ class MessageRouter:
         """Raises `DatabaseUnavailable` (a report could not be recorded), and as `triage`."""
         started = self._timer()
         self._metrics.count("classification_requests_total", channel=str(message.channel))
-        triage = await self.triage(message, deadline=deadline)
+        # Some of the time is kept for recording: a report must not be lost to a slow classifier.
+        triage = await self.triage(message, deadline=deadline.child(deadline.remaining_s() * _TRIAGE_SHARE))
         classification = triage.classification
         self._metrics.count("classification_by_category", category=str(classification.category))
         self._metrics.observe("classification_confidence", classification.confidence)

@@ -44,13 +44,15 @@ class Assessment:
     """The severity of a text and the names of the signals that decided it.
 
     `reported` says that the text tells of something that happened, rather than asking about it in general: only then
-    does a signal overrule the classifier. `self_harm` asks for its own wording.
+    does a signal overrule the classifier. `unaffected` says that by its own words nobody came to harm: it asks in
+    general what a product may do, or names symptoms only to deny them. `self_harm` asks for its own wording.
     """
 
     severity: Severity
     signals: tuple[str, ...] = ()
     reported: bool = False
     self_harm: bool = False
+    unaffected: bool = False
 
 
 _NEGATED_WORDS = 6
@@ -62,13 +64,20 @@ def assess(text: str) -> Assessment:
     general = bool(signals.GENERAL_QUESTION.match(text)) and not signals.SOMEBODY.search(text)
     if any(not _denied(text, match) for match in signals.SELF_HARM.finditer(text)):
         return Assessment(severity=Severity.URGENT, signals=("self_harm",), reported=True, self_harm=True)
-    if urgent := tuple(name for name, pattern in signals.URGENT if _stated(pattern, text)):
+    if general and signals.EFFECT_QUESTION.search(text) and not signals.MUCH.search(text):
+        return Assessment(severity=Severity.STANDARD, unaffected=True)
+    urgent = tuple(name for name, pattern in signals.URGENT if _stated(pattern, text))
+    if urgent and not (urgent == ("death",) and _bereaved(text)):
         # A shout has no grammar: an urgent sign counts as reported unless the text is plainly a general question.
         return Assessment(severity=Severity.URGENT, signals=urgent, reported=not general)
     if high := tuple(name for name, pattern in signals.HIGH if _stated(pattern, text, product=True)):
         told = bool(signals.TOLD.search(text)) and not general
         return Assessment(severity=Severity.HIGH, signals=high, reported=told)
-    return Assessment(severity=Severity.STANDARD)
+    if standard := tuple(name for name, pattern in signals.STANDARD if _stated(pattern, text)):
+        faulty = bool(signals.HEALTH_PRODUCT.search(text)) or not signals.OTHER_SEAL.search(text)
+        if faulty:
+            return Assessment(severity=Severity.STANDARD, signals=standard, reported=not general)
+    return Assessment(severity=Severity.STANDARD, unaffected=_only_denies(text))
 
 
 def _plain(text: str) -> str:
@@ -90,6 +99,18 @@ def _stated(pattern: re.Pattern[str], text: str, *, product: bool = False) -> bo
         if not (mentioned or _negated(before) or signals.NEGATED_AFTER.match(after)):
             return True
     return False
+
+
+def _bereaved(text: str) -> bool:
+    """Whether a death is told only because an account has to be settled."""
+    return bool(signals.BEREAVED.search(text)) and not signals.TREATED.search(text)
+
+
+def _only_denies(text: str) -> bool:
+    """Whether symptoms are named, each of them denied, by somebody who wants something else."""
+    named = (match for _, pattern in (*signals.URGENT, *signals.HIGH) for match in pattern.finditer(text))
+    denied = any(_negated(text[: match.start()]) for match in named)
+    return denied and bool(signals.ERRAND.search(text)) and not signals.CONTRAST.search(text)
 
 
 def _denied(text: str, match: re.Match[str]) -> bool:

@@ -60,6 +60,7 @@ def test_environment_variables_are_read_in_settings_only() -> None:
     # The launcher sets variables for what it starts; RAY_ADDRESS is Ray's own; a model library is switched offline.
     allowed = {
         "models/settings.py",
+        "deployments/launch.py",
         "deployments/local.py",
         "batch/cli.py",
         "models/embedding/sentence_transformers.py",
@@ -78,7 +79,7 @@ def test_only_the_handle_files_call_remote() -> None:
 
 def test_only_app_binds() -> None:
     binders = {path.name for path in modules("deployments") if re.search(r"\.bind\(", path.read_text())}
-    assert binders <= {"app.py", "local.py"}  # the launcher binds sockets
+    assert binders <= {"app.py", "launch.py"}  # the launcher binds sockets
 
 
 def test_only_the_ingress_deployment_file_knows_ray() -> None:

@@ -19,8 +19,9 @@ from models.campaign.config import CampaignConfig
 from models.campaign.frames import ToneFrame
 from models.campaign.reporting import CampaignReport
 from models.campaign.types import StageState, Tone
+from models.safety.audit import hash_subject
 from providers.tables import Customer
-from tests.batch.conftest import AS_OF, ROOT
+from tests.batch.conftest import AS_OF, CUSTOMERS, ROOT
 from tests.fakes.campaign import AuditInMemory, campaign_engines
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -93,6 +94,8 @@ async def test_a_campaign_from_customers_to_report(
     assigned = read_csv(tmp_path / "one" / "assignments.csv")
     assert len(assigned) == 200
     assert not any("customer_" in row["customer"] for row in assigned)
+    known = {hash_subject("salt", f"customer_{i}") for i in range(CUSTOMERS + 200)}
+    assert {row["customer"] for row in assigned} <= known
     for segment in found["segments"]:
         sizes = [sum(r["segment"] == segment["label"] and r["arm"] == arm for r in assigned) for arm in
                  ("control", "urgent", "informational", "friendly")]  # fmt: skip

@@ -75,6 +75,27 @@ async def test_an_opened_ticket_and_its_message_are_there(database: Database) ->
     assert (message.topic, message.subject_id) == ("ticket.opened", ticket_id)
 
 
+async def test_what_is_added_to_a_ticket_stands_at_its_end_and_is_told(database: Database) -> None:
+    ticket_id = await open_ticket(database)
+    other = await open_ticket(database)
+    tickets = SqlTicketSystem(database, clock=Clock())
+    await tickets.comment(ticket_id, "Customer: still\x00 there? \ud800")
+    await tickets.comment(ticket_id, "Customer: hello?")
+    async with database.session() as session:
+        body = (await session.get_one(Ticket, ticket_id)).body
+        assert (await session.get_one(Ticket, other)).body == "Help"
+    first, second, third = body.split("\n\n")
+    assert (first, second[:15], third) == ("Help", "Customer: still", "Customer: hello?")
+    told = [(message.topic, message.subject_id) for message in await SqlOutbox(database).pending()]
+    assert told[2:] == [("ticket.commented", ticket_id)] * 2
+
+
+async def test_a_ticket_that_does_not_exist_takes_no_comment(database: Database) -> None:
+    with pytest.raises(NotFound):
+        await SqlTicketSystem(database).comment("tck_none", "Customer: hello?")
+    assert await SqlOutbox(database).pending() == []
+
+
 @pytest.mark.parametrize("customer_id", [None, "nobody_we_know"])
 async def test_a_report_is_taken_from_anyone_in_any_characters(database: Database, customer_id: str | None) -> None:
     record_id = await report(database, customer_id=customer_id, text="rash\x00 after \ud800 lotion")

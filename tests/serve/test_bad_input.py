@@ -47,24 +47,24 @@ def test_a_field_out_of_bounds_is_named(api: httpx.Client, body: dict[str, Any],
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe{}", b'{"message": "a", "channel": "chat"', b""])
 def test_what_is_not_json_is_400(api: httpx.Client, body: bytes) -> None:
-    assert api.post(CLASSIFY, content=body, headers=JSON).status_code == 400
+    problem(api.post(CLASSIFY, content=body, headers=JSON), 400, "MALFORMED_BODY")
 
 
 def test_a_megabyte_is_413(api: httpx.Client) -> None:
     answer = api.post(CLASSIFY, content=b'{"message": "' + b"x" * 1_000_000 + b'"}', headers=JSON)
-    assert answer.status_code == 413
-    assert answer.headers["content-type"].startswith("application/problem+json")
+    problem(answer, 413, "BODY_TOO_LARGE")
 
 
 def test_another_media_type_is_415(api: httpx.Client) -> None:
-    assert api.post(CLASSIFY, content=b"message=hi", headers={"Content-Type": "text/plain"}).status_code == 415
+    answer = api.post(CLASSIFY, content=b"message=hi", headers={"Content-Type": "text/plain"})
+    problem(answer, 415, "UNSUPPORTED_MEDIA_TYPE")
 
 
 def test_an_unknown_route_is_404_and_a_wrong_method_405(api: httpx.Client) -> None:
-    assert api.get("/api/v1/nothing").status_code == 404
-    assert api.get("/api/v1/customers/customer_1/nothing").status_code == 404
+    problem(api.get("/api/v1/nothing"), 404, "NO_SUCH_ROUTE")
+    problem(api.get("/api/v1/customers/customer_1/nothing"), 404, "NO_SUCH_ROUTE")
     wrong = api.delete(CLASSIFY)
-    assert wrong.status_code == 405
+    problem(wrong, 405, "METHOD_NOT_ALLOWED")
     assert wrong.headers["allow"] == "POST"
 
 
@@ -95,8 +95,13 @@ def test_sessions_that_are_not_there(api: httpx.Client) -> None:
     problem(api.post(f"{missing}/messages", params={"wait": "true"}, json={"text": "hello"}), 404, "NOT_FOUND")
 
 
+def test_a_session_with_an_unknown_agent_type_is_not_opened(api: httpx.Client) -> None:
+    refused = problem(api.post("/api/v1/sessions", json={"agent_type": "astronaut"}), 422, "UNKNOWN_AGENT_TYPE")
+    assert [error["pointer"] for error in refused["errors"]] == ["/agent_type"]
+
+
 def test_a_campaign_needs_an_idempotency_key(api: httpx.Client) -> None:
-    assert api.post("/api/v1/campaigns", json={"customers": 100}).status_code == 400
+    problem(api.post("/api/v1/campaigns", json={"customers": 100}), 400, "MISSING_IDEMPOTENCY_KEY")
 
 
 def test_an_idempotency_key_belongs_to_one_body(api: httpx.Client) -> None:
@@ -120,4 +125,4 @@ def test_a_foreign_host_name_is_no_local_caller(client_without_keepalive: httpx.
     answer = client_without_keepalive.post(
         CLASSIFY, json={"message": "hello", "channel": "chat"}, headers={"Host": "evil.example.com"}
     )
-    assert answer.status_code == 401
+    problem(answer, 401, "UNAUTHORIZED")

@@ -83,12 +83,18 @@ def test_a_key_reaches_its_own_agent_types_only(client: httpx.Client) -> None:
 
 def test_the_rate_limit_holds_over_both_applications(faulty: System) -> None:
     headers = {"Authorization": "Bearer slow-key"}
-    statuses = [
-        httpx.get(f"{faulty.url}/api/v1/customers/customer_1/context", headers=headers, timeout=30) for _ in range(12)
-    ]
-    refused = [answer for answer in statuses if answer.status_code == 429]
-    assert refused
-    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    paths = ("/api/v1/customers/customer_1/context", "/api/v1/sessions?customer_id=customer_1")
+    with httpx.Client(base_url=faulty.url, headers=headers, timeout=30, trust_env=False) as slow:
+        answers = [(path, slow.get(path)) for _ in range(6) for path in paths]
+    taken = [path for path, answer in answers if answer.status_code == 200]
+    refused = [(path, answer) for path, answer in answers if answer.status_code == 429]
+    assert len(taken) + len(refused) == len(answers)
+    # A budget for each application would let all of 5 + 5 pass; one token may come back while the test runs.
+    assert 1 <= len(taken) <= 6, taken
+    assert {path for path, _ in refused} == set(paths)
+    for _, answer in refused:
+        assert answer.json()["code"] == "RATE_LIMITED"
+        assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_a_language_model_that_does_not_answer_degrades_the_reply(client: httpx.Client) -> None:
@@ -133,7 +139,7 @@ def test_without_chroma_questions_get_contact_options_and_reports_are_kept(
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["citations"] == []
-    assert body["degraded"], body
+    assert "knowledge" in body["degraded"], body
     report = classify(client, "My child swallowed the cream and is vomiting").json()
     assert report["entities"]["compliance_record_id"].startswith("cmp_")
     assert state_of(client, "knowledge") == "degraded"

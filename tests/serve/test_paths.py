@@ -156,6 +156,25 @@ def test_the_same_client_message_id_is_answered_once(api: httpx.Client) -> None:
     assert len(api.get(f"/api/v1/sessions/{session}").json()["turns"]) == 1
 
 
+def test_an_idempotency_key_makes_a_message_one_turn(api: httpx.Client) -> None:
+    session = open_session(api)
+    turns = [
+        api.post(
+            f"/api/v1/sessions/{session}/messages",
+            params={"wait": "true"},
+            json={"text": "How do refunds work?"},
+            headers={"Idempotency-Key": "k-1"},
+        ).json()["turn_id"]
+        for _ in range(2)
+    ]
+    assert turns[0] == turns[1]
+
+
+def test_offers_do_not_answer_questions(api: httpx.Client) -> None:
+    body = classify(api, "What is the difference between the Standard and the Premium plan?")
+    assert all(not citation["document_id"].startswith("offer-") for citation in body["citations"])
+
+
 def test_metrics_carry_the_documented_names(api: httpx.Client) -> None:
     classify(api, "How do I export my invoices?")
     names = (
@@ -182,7 +201,7 @@ def test_every_dependency_is_named_by_ready(api: httpx.Client) -> None:
     assert set(named.values()) == {"up"}
 
 
-def test_a_campaign_runs_on_the_serving_cluster(api: httpx.Client) -> None:
+def test_a_campaign_runs_on_the_serving_cluster(api: httpx.Client, system: Any) -> None:
     started = api.post("/api/v1/campaigns", json={"customers": 200}, headers={"Idempotency-Key": "test-campaign"})
     assert started.status_code == 202, started.text
     campaign = started.json()["campaign_id"]
@@ -197,4 +216,9 @@ def test_a_campaign_runs_on_the_serving_cluster(api: httpx.Client) -> None:
     assert state["status"] == "succeeded", state
     report = api.get(f"/api/v1/campaigns/{campaign}/report", headers={"Accept": "application/json"})
     assert report.status_code == 200
-    assert "simulated" in report.text
+    found = report.json()
+    assert {stage["state"] for stage in found["stages"]} == {"completed"}, found["stages"]
+    assert (found["campaign"]["campaign_id"], found["engagement"]) == (campaign, "simulated")
+    folder = system.state / "reports" / campaign
+    assert (folder / "safety_audit.csv").is_file()
+    assert "Simulated engagement." in (folder / "report.html").read_text(encoding="utf-8")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from deployments.ingress.http.injection import Caller, Here, SessionId
 from deployments.ingress.http.problems import problems
+from deployments.ingress.idempotency import HEADER
 from deployments.ingress.schemas import MessageAccepted, MessageReply, MessageRequest, Wire
 from models.errors import (
     CacheUnavailable,
@@ -51,10 +52,16 @@ class Waiting(Wire):
     },
 )
 async def send_message(
-    session_id: SessionId, body: MessageRequest, query: Annotated[Waiting, Query()], here: Here, caller: Caller
+    session_id: SessionId,
+    body: MessageRequest,
+    query: Annotated[Waiting, Query()],
+    here: Here,
+    caller: Caller,
+    key: Annotated[str | None, Header(alias=HEADER, min_length=1, max_length=128)] = None,
 ) -> Response:
     """With `wait=true` the reply itself, otherwise 202 with the turn's id. A disconnect never cancels a turn; send the
-    same `client_message_id` again to get its reply."""
+    same `client_message_id` again to get its reply. An `Idempotency-Key` header stands in for a missing one."""
+    body = body.model_copy(update={"client_message_id": body.client_message_id or key})
 
     async def turn(turn_id: str | None = None) -> Turn:
         return await here.services.conversation.turn(
