@@ -37,7 +37,6 @@ def build_orchestrator(
     metrics: Metrics | None = None,
     now: Callable[[], datetime] = utc_now,
     internal_only: bool = False,
-    keep_history: bool = True,
 ) -> ContextOrchestrator:
     """The orchestrator over every provider that an agent type names; call `start()` in its event loop.
 
@@ -65,7 +64,7 @@ def build_orchestrator(
         views=views,
         cache=tiers if settings.cache_enabled else None,
         invalidations=invalidations,
-        history=SqlContextHistory(database) if keep_history else None,
+        history=SqlContextHistory(database),
         wall_clock=now,
         metrics=metrics,
         ttl_s=settings.l2_ttl_s,

@@ -96,7 +96,7 @@ READ = (
     AGENT_TYPE,
     Parameter(
         "message",
-        "What the customer wrote; decides what matters most when not everything fits.",
+        "What the customer wrote. Checked, and not yet used: every section is treated as equally relevant.",
         {"type": "string", "minLength": 1, "maxLength": 5000},
         _text,
     ),

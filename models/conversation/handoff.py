@@ -40,6 +40,11 @@ _WISHES = _any(
     rf"\b(?:want|need|would like|i'd like|get me|give me|prefer|(?:can|could|may) i (?:get|have)) "
     rf"(?:an? |the |some )?{_PERSON}{_END}",
     rf"^\W*{_PERSON}\W*(?:please|now)?\W*$",
+    rf"^\W*(?:an? |the )?{_PERSON}\W*(?:please|pls|plz|now|asap|here)(?:\W+(?:please|now))?\W*$",
+    rf"\b(?:want|need|would like|i'd like) (?:to (?:have|get|see|reach) )?(?:an? |the |some )?{_PERSON}\W+"
+    rf"(?:now|please|not (?:an? |this |your )?{_MACHINE})\b",
+    rf"\b(?:is|are) there (?:an? |any )?(?:{_ADJECTIVE} )*(?:humans?|person|people|someone|anyone|agent|operator)"
+    r"(?: (?:there|here|around|available|who can help\b.*|i can (?:talk|speak|chat) (?:to|with)))\W*$",
     rf"\b(?:don't|do not) (?:want|like) (?:to )?(?:talk|speak|chat)\w* (?:to|with) (?:a |this )?{_MACHINE}\b",
 )
 _NOT_A_WISH = _any(

@@ -319,9 +319,9 @@ STANDARD: Signals = (
     (
         "broken_seal",
         _any(
-            rf"{_SEAL} (?:(?!not\b|never\b|if\b)[\w']+,? ){{0,5}}?{_UNSEALED}",
+            rf"{_SEAL} (?:(?!not\b|never\b|if\b)[\w']+,? ){{0,7}}?{_UNSEALED}",
             rf"(?:broken|torn|missing|damaged|ripped|pierced|cracked|no) (?:\w+ )?{_SEAL}",
-            rf"{_SEAL} (?:(?:was|is)n'?t|(?:was|is) not|not) (?:intact|there|closed|on)",
+            rf"{_SEAL} (?:(?:of|on) (?:\w+ ){{1,4}}?)?(?:(?:was|is)n'?t|(?:was|is) not|not) (?:intact|there|closed|on)",
             r"(?:been |was |were |looks? |looked )tampered with",
         ),
     ),
@@ -407,7 +407,7 @@ SOMEBODY = _any(
 #: A question that could be anybody's: "does the cream cause a rash?".
 GENERAL_QUESTION = re.compile(
     r"^\W*(?:hi|hello|hey|good \w+|please|quick question)?[\s,.!:-]*"
-    r"(?:can (?!'?t)|could|do|does|is|are|will|would|what|which|how|where|why|who|when|should)\b"
+    r"(?:can(?!'?t)|could|do|does|is|are|will|would|what|which|how|where|why|who|when|should)\b"
     r"(?!.*\b(?:after|since|because|gave|started|right now|now|having|got)\b).*\?\s*$",
     re.DOTALL,
 )
