@@ -59,7 +59,12 @@ def running_system(customers: int) -> Iterator[tuple[str, float, dict[str, str]]
         command = [sys.executable, "-m", "deployments.local", "--customers", str(customers)]
         began = time.monotonic()
         launcher = subprocess.Popen(
-            [*command, "--dashboard-port", ports[2]], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+            [*command, "--dashboard-port", ports[2]],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         assert launcher.stdout is not None
         try:
@@ -79,7 +84,9 @@ def running_system(customers: int) -> Iterator[tuple[str, float, dict[str, str]]
 def plain_process(environment: dict[str, str]) -> Iterator[str]:
     """The same `models/` objects, database and knowledge behind one Uvicorn process."""
     port = str(free_port())
-    process = subprocess.Popen([sys.executable, "-m", "bench.plain", "--port", port], cwd=ROOT, env=environment)
+    command = [sys.executable, "-m", "bench.plain", "--port", port]
+    # Its log goes where a replica's log goes: to a file, here one that nobody reads.
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):

@@ -19,14 +19,15 @@ class Move(StrEnum):
     NO = "no"
 
 
-_CONFIRM = r"(?:please )?(?:i (?:can |do |hereby )?|you (?:can|may) )?confirm(?:ed)?(?: (?:it|this|that))?"
+_CONFIRM = r"(?:i (?:can |do |hereby )?|you (?:can|may) )?confirm(?:ed)?(?: (?:it|this|that))?"
 
 _MOVES = {
     Move.GREETING: r"(?:hi|hello|hey|good (?:morning|afternoon|evening|day)|greetings)(?: there| team| medley)?",
     Move.THANKS: r"(?:ok(?:ay)?,? )?(?:great,? |perfect,? )?(?:thanks?(?: you)?|cheers|much appreciated)"
     r"(?: (?:so much|very much|a lot|again|for (?:the|your) help))*",
-    Move.YES: rf"(?:yes|yeah|yep|yup|sure|ok(?:ay)?|please do|do it|go ahead|{_CONFIRM}|correct|that'?s right|"
-    rf"of course|absolutely)(?:[,.!]? (?:please|do|go ahead|thanks|thank you|do it|{_CONFIRM}|that'?s (?:right|correct)))*",
+    Move.YES: rf"(?:yes|yeah|yep|yup|sure|ok(?:ay)?|please do|do it|go ahead|(?:please )?{_CONFIRM}|correct|"
+    rf"that'?s right|of course|absolutely)(?:[,.!]? (?:please|do|go ahead|thanks|thank you|do it|{_CONFIRM}|"
+    r"that'?s (?:right|correct)))*",
     Move.NO: r"(?:no|nope|nah|don'?t|do not|never ?mind|not now|leave it|stop)"
     r"(?:,? (?:thanks|thank you|please|don'?t))*",
 }

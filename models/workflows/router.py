@@ -72,7 +72,7 @@ class Triage:
     @property
     def is_safety(self) -> bool:
         """Whether a compliance record is due: a classified report, unless it is only a guess without any sign."""
-        if self.classification.category is not Category.SAFETY_COMPLIANCE:
+        if self.classification.category is not Category.SAFETY_COMPLIANCE or self.assessment.unaffected:
             return False
         return bool(self.assessment.signals) or not self.classification.abstained
 
@@ -173,7 +173,8 @@ class MessageRouter:
         path.append(f"classified:{classification.category}")
         if classification.abstained:
             path.append("classifier_abstained")
-        if escalated and self_harm is not None and _worst(verdict) == self_harm.severity:
+        crisis = self_harm is not None and not assessment.unaffected and _worst(verdict) == self_harm.severity
+        if escalated and crisis:
             signals = assessment.signals or ("self_harm",)
             assessment = Assessment(severity=Severity.URGENT, signals=signals, reported=True, self_harm=True)
         if assessment.reported and classification.category is not Category.SAFETY_COMPLIANCE:
@@ -216,7 +217,7 @@ class MessageRouter:
     def _to_human(self, so_far: WorkflowResult, why: str) -> WorkflowResult:
         return replace(
             so_far,
-            decision_path=(*so_far.decision_path, why, "escalated_to_human"),
+            decision_path=(*so_far.decision_path, why, "human_review_suggested"),
             next_step=NextStep.HUMAN_REVIEW,
             reply=self._config.replies.text("human_review"),
         )

@@ -149,7 +149,8 @@ URGENT: Signals = (
             rf"(?:\w+ ){{0,3}}?{_PRODUCT}",
             rf"{_CHILD} (?:[\w',]+ ){{0,8}}?{_PRODUCT} (?:\w+ ){{0,3}}?(?:by (?:mistake|accident)|accidentally)",
             rf"{_CHILD} (?:[\w']+ ){{0,3}}?(?:accidentally|by (?:mistake|accident)) (?:\w+ ){{0,5}}?{_PRODUCT}",
-            rf"(?:gave|given) (?:{_OWNER} )?(?:\w+ )?{_CHILD} (?:[\w']+ ){{0,4}}?(?:adults?'?|wrong|my|too (?:much|many))",
+            rf"(?:gave|given) (?:{_OWNER} )?(?:\w+ )?{_CHILD} (?:[\w']+ ){{0,4}}?"
+            r"(?:adults?'?|wrong|my|too (?:much|many))",
             rf"(?:dog|cat|puppy|kitten) (?:has |just )*(?:swallowed|ate|eaten|licked) (?:\w+ ){{0,5}}?{_REMEDY}",
         ),
     ),

@@ -24,6 +24,9 @@ LABELLED: tuple[tuple[str, Category, Intent | None], ...] = (
     ("Should the probiotic capsules be kept in the fridge?", Category.INFORMATIONAL, None),
     ("Does the practice plan include SMS reminders?", Category.INFORMATIONAL, None),
     ("Where do I change the language of the calendar?", Category.INFORMATIONAL, None),
+    ("What time does your support team start on Mondays?", Category.INFORMATIONAL, None),
+    ("Do you deliver to Austria as well?", Category.INFORMATIONAL, None),
+    ("Will the ointment cause redness?", Category.INFORMATIONAL, None),
     ("My parcel ORD-48211 still has not turned up, where is it?", Category.SERVICE_ACTION, Intent.TRACK_ORDER),
     ("can you check the status of my shipment", Category.SERVICE_ACTION, Intent.TRACK_ORDER),
     ("Please pay back what I was charged for order 55123", Category.SERVICE_ACTION, Intent.REFUND),
@@ -46,6 +49,8 @@ OUTSIDE = (
     "Write me a poem about autumn",
     "What is the capital of Mongolia?",
     "Which team won the cup final yesterday?",
+    "With best regards, Paula",
+    "My lawyers will sue you for this",
 )
 WANTS_PERSON = (
     "can a real human help me",

@@ -88,3 +88,8 @@ def test_a_confirmation_is_a_yes(text: str) -> None:
 )
 def test_what_says_more_than_yes_is_none(text: str) -> None:
     assert move(text) is not Move.YES
+
+
+@pytest.mark.timeout(5)
+def test_a_long_row_of_confirmations_is_read_in_no_time() -> None:
+    assert move("yes " + "please confirm it " * 250 + "x") is None
