@@ -19,6 +19,8 @@ from deployments.ingress.services import CampaignReport
 from models.campaign.types import COMMAND_LINE
 from models.clock import WallClock, utc_now
 from models.errors import Conflict, DependencyUnavailable, NotFound, Overloaded
+from models.resilience.deadline import Deadline
+from models.resilience.retry import RetryPolicy
 from providers.systems.campaigns import CampaignRun, CampaignStatus, SqlCampaignRegistry
 
 #: Campaigns that may be queued or running at once; more are refused, since each wants a share of the cluster.
@@ -28,6 +30,12 @@ MAX_LIVE_CAMPAIGNS = 4
 MISSING_AFTER = timedelta(minutes=1)
 #: One from the command line has no job at all and is given up when it was silent this long.
 SILENT_AFTER = timedelta(hours=1)
+
+#: How long the job API is asked again before a campaign is refused.
+SUBMIT_WITHIN_S = 20.0
+SUBMISSION = RetryPolicy(
+    retries=4, base_s=1.0, max_s=5.0, retryable=lambda error: isinstance(error, RuntimeError | OSError)
+)
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +69,9 @@ class RayJobCampaignDesk:
         jobs: Callable[[], Jobs] = jobs_of_this_cluster,
         clock: WallClock = utc_now,
         timeout_s: float = 5.0,
+        retry: RetryPolicy = SUBMISSION,
     ) -> None:
+        self._retry = retry
         self._registry, self._jobs, self._clock, self._timeout_s = registry, jobs, clock, timeout_s
 
     async def start(self, config: Mapping[str, Any], *, owner: str, request_id: str) -> CampaignRun:
@@ -71,8 +81,12 @@ class RayJobCampaignDesk:
             raise Overloaded(f"{running} campaigns are running; try again when one has ended").with_retry_after(30.0)
         run = await self._registry.create(owner=owner, config=config)
         try:
-            await asyncio.to_thread(self._submit, run, request_id)
-        except (RuntimeError, ConnectionError, OSError) as exc:
+            # The job agent of a busy or young cluster may not listen yet; the same submission id never starts two.
+            await self._retry.run(
+                lambda: asyncio.to_thread(self._submit, run, request_id), deadline=Deadline.after(SUBMIT_WITHIN_S)
+            )
+        except (RuntimeError, OSError) as exc:
+            _log.exception("a campaign's job was not accepted")
             await self._registry.update(run.campaign_id, status=CampaignStatus.FAILED, error="the job was not accepted")
             raise DependencyUnavailable("the cluster did not accept the campaign's job") from exc
         return run
@@ -124,12 +138,16 @@ class RayJobCampaignDesk:
         return f"the campaign's job ended early ({status.value.lower()})" if status.is_terminal() else None
 
     def _submit(self, run: CampaignRun, request_id: str) -> None:
-        self._jobs().submit_job(
-            entrypoint=f"{shlex.quote(sys.executable)} -m batch.cli --campaign-id {shlex.quote(run.campaign_id)}",
-            submission_id=run.campaign_id,
-            metadata={"request_id": request_id},
-            entrypoint_num_cpus=0,
-        )
+        try:
+            self._jobs().submit_job(
+                entrypoint=f"{shlex.quote(sys.executable)} -m batch.cli --campaign-id {shlex.quote(run.campaign_id)}",
+                submission_id=run.campaign_id,
+                metadata={"request_id": request_id},
+                entrypoint_num_cpus=0,
+            )
+        except RuntimeError as exc:
+            if "already exists" not in str(exc):  # an earlier try was accepted, and only its answer was lost
+                raise
 
     def _read(self, folder: Path, campaign_id: str) -> CampaignReport:
         try:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from ray.job_submission import JobStatus
 
-from deployments.campaigns import MAX_LIVE_CAMPAIGNS, MISSING_AFTER, SILENT_AFTER, RayJobCampaignDesk
+from deployments.campaigns import MAX_LIVE_CAMPAIGNS, MISSING_AFTER, SILENT_AFTER, SUBMISSION, RayJobCampaignDesk
 from models.campaign.types import COMMAND_LINE
-from models.errors import Overloaded
+from models.errors import DependencyUnavailable, Overloaded
 from providers.database import Database, migrate
 from providers.systems.campaigns import CampaignStatus, SqlCampaignRegistry
 
@@ -30,12 +32,21 @@ class FakeJobs:
         self.answering = threading.Event()
         self.answering.set()
         self.away = False
+        #: What the next submissions meet, in order; `lost` is accepted and its answer lost.
+        self.troubles: list[str] = []
 
     def submit_job(
         self, *, entrypoint: str, submission_id: str, metadata: dict[str, str], entrypoint_num_cpus: int
     ) -> str:
+        trouble = self.troubles.pop(0) if self.troubles else ""
+        if trouble == "refused":
+            raise RuntimeError("Request failed with status code 500: no agent")
+        if submission_id in self.states:
+            raise RuntimeError(f"Request failed with status code 400: Job {submission_id} already exists")
         self.entrypoints.append(entrypoint)
         self.states[submission_id] = JobStatus.RUNNING
+        if trouble == "lost":
+            raise ConnectionError("the answer was lost")
         return submission_id
 
     def get_job_status(self, job_id: str) -> JobStatus:
@@ -157,3 +168,26 @@ async def test_the_job_is_told_the_campaign_alone(
     assert shlex.split(jobs.entrypoints[0]) == [
         "/some folder/python", "-m", "batch.cli", "--campaign-id", run.campaign_id,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("troubles", [["refused", "refused"], ["lost"]])
+async def test_a_job_api_in_trouble_is_asked_again_and_starts_one_job(
+    registry: SqlCampaignRegistry, jobs: FakeJobs, clock: Clock, troubles: list[str]
+) -> None:
+    jobs.troubles = troubles
+    retry = replace(SUBMISSION, base_s=0.0, sleep=lambda _: asyncio.sleep(0))
+    desk = RayJobCampaignDesk(registry, jobs=lambda: jobs, clock=clock, retry=retry)
+    run = await desk.start({"customers": 10}, owner="key:test", request_id="req_1")
+    assert len(jobs.entrypoints) == 1
+    assert (await desk.get(run.campaign_id)).status is CampaignStatus.QUEUED
+
+
+async def test_a_job_api_that_stays_away_is_told_and_the_run_ends(
+    registry: SqlCampaignRegistry, jobs: FakeJobs, clock: Clock
+) -> None:
+    jobs.troubles = ["refused"] * 10
+    retry = replace(SUBMISSION, base_s=0.0, sleep=lambda _: asyncio.sleep(0))
+    desk = RayJobCampaignDesk(registry, jobs=lambda: jobs, clock=clock, retry=retry)
+    with pytest.raises(DependencyUnavailable):
+        await desk.start({"customers": 10}, owner="key:test", request_id="req_1")
+    assert [run.status for run in await registry.list()] == [CampaignStatus.FAILED]
