@@ -115,6 +115,9 @@ class Launch:
 
     def _set_environment(self) -> None:
         token = secret_file(self.state / "ray_token")
+        # What another Ray left in this shell (its address, its token) would reach into our cluster: Ray prefers it.
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            del os.environ[name]
         os.environ.update(RAY_SWITCHES)
         os.environ.setdefault("RAPPORT_HASH_SALT", secret_file(self.state / "hash_salt").read_text())
         os.environ.update(
