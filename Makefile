@@ -5,8 +5,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_STAMP := $(VENV)/.installed-vllm
 
-.PHONY: help install serve test check format campaign bench clean
+.PHONY: help install install-vllm serve test test-vllm check format campaign generate bench clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,6 +21,14 @@ $(STAMP): requirements.lock
 	@touch $(STAMP)
 
 install: $(STAMP) ## Create .venv with every pinned package
+
+# Without --no-deps pip would fetch CUDA builds that do not load beside a CPU torch.
+$(VLLM_STAMP): $(STAMP) requirements-vllm.lock
+	@echo "Installing vLLM's CPU build (4 GB; a few minutes the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r requirements-vllm.lock
+	@touch $(VLLM_STAMP)
+
+install-vllm: $(VLLM_STAMP) ## Add vLLM's CPU build to .venv, for the engine vllm
 
 serve: $(STAMP) ## Run the whole system on this machine; Ctrl-C stops it
 	@exec $(BIN)/python -m deployments.local $(ARGS)
@@ -35,11 +44,17 @@ format: $(STAMP) ## Rewrite the files as `make check` wants them
 	$(BIN)/ruff check --fix .
 
 test: check ## `make check`, then every test on real parts
-	$(BIN)/python -m pytest --ignore=tests/serve $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/serve --ignore=tests/vllm $(ARGS)
 	$(BIN)/python -m pytest tests/serve $(ARGS) # a process of its own: what Ray leaves in one must not reach these systems
+
+test-vllm: $(VLLM_STAMP) ## The whole graph with a real vLLM engine and a small random model, on the processor
+	$(BIN)/python -m pytest tests/vllm $(ARGS)
 
 campaign: $(STAMP) ## Run the demo campaign, on the running cluster or on its own
 	@$(BIN)/python -m deployments.local --run -m batch.cli --customers 500 $(ARGS)
+
+generate: $(STAMP) ## A text for each line: ARGS="--input rows.jsonl --output out.jsonl"
+	@$(BIN)/python -m deployments.local --run -m batch.generate $(ARGS)
 
 bench: $(STAMP) ## Compare and measure; prints the tables of bench/README.md
 	@$(BIN)/python -m bench $(ARGS)

@@ -1,7 +1,8 @@
 """The rows that travel between stages: column names, schemas, and the codec of nested values.
 
-Two kinds of rows: one per customer, and one per segment for its messages. Both end in `error_code` and `error`, which
-are empty while the row is well. Nested values travel as JSON text, so that every block has the same schema.
+Three kinds of rows: one per customer, one per segment for its messages, and one per text to generate. All end in
+`error_code` and `error`, which are empty while the row is well. Nested values travel as JSON text, so that every block
+has the same schema.
 """
 
 from __future__ import annotations
@@ -62,6 +63,27 @@ MESSAGES = pa.schema(
         ("variants", pa.string()),
         ("failures", pa.string()),
         ("checked", pa.string()),
+        *_ERRORS,
+    ]
+)
+
+#: Whole lines of a file: `size` bytes from `offset`, `lines` of them, the first being number `line` of the file.
+LINES = pa.schema([(name, pa.int64()) for name in ("offset", "size", "line", "lines")])
+#: `key` is the id that the input gave, as JSON, and so are the `messages`.
+TEXTS = pa.schema(
+    [
+        (KEY, pa.string()),
+        ("line", pa.int64()),
+        ("messages", pa.string()),
+        ("text", pa.string()),
+        ("engine", pa.string()),
+        ("model", pa.string()),
+        ("degraded", pa.bool_()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("cached_tokens", pa.int64()),
+        ("cost_usd", pa.float64()),
         *_ERRORS,
     ]
 )

@@ -52,10 +52,9 @@ async def _audience(settings: Settings) -> Audience:
 async def _embedder(settings: Settings, shared: bool) -> Embedder:
     if shared:
         return shared_embedder(settings.embedding.model)
-    from models.embedding.engines import engines
+    from models.embedding.engines import build_embedder
 
-    chosen = settings.embedding
-    embedder = engines.load(chosen.engine)(chosen.model, max_batch=chosen.max_batch, cache_entries=0, threads=1)
+    embedder = build_embedder(settings.embedding.model_copy(update={"cache_entries": 0}), threads=1)
     await embedder.load()
     return embedder
 

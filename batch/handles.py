@@ -8,11 +8,12 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from models.embedding.protocol import Vectors
-from models.errors import DeadlineExceeded, ModelUnavailable, RapportError, SafetyUnavailable
+from models.errors import DeadlineExceeded, ModelUnavailable, Overloaded, RapportError, SafetyUnavailable
+from models.llm.types import LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Purpose, Verdict
 
@@ -39,6 +40,11 @@ def shared_embedder(model_id: str) -> SharedEmbedder:
 def shared_safety() -> SharedSafety:
     """The graph's safety gate. Raises `SafetyUnavailable` when the graph is not there."""
     return SharedSafety(_handle("safety", SafetyUnavailable))
+
+
+def shared_language_model() -> SharedLanguageModel:
+    """The graph's language model, with its fallbacks. Raises `ModelUnavailable` when the graph is not there."""
+    return SharedLanguageModel(_handle("language_model", ModelUnavailable))
 
 
 class SharedEmbedder:
@@ -79,6 +85,17 @@ class SharedSafety:
         return verdicts
 
 
+class SharedLanguageModel:
+    """`models.llm.protocol.LanguageModel.generate`; its full queue is `Overloaded`."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
+        reply: LanguageModelReply = await _call(self._handle, "generate", ModelUnavailable, deadline, request, deadline)
+        return reply
+
+
 def _handle(deployment: str, unavailable: type[RapportError]) -> Handle:
     try:
         return serve.get_deployment_handle(deployment, app_name=APPLICATION)
@@ -89,14 +106,22 @@ def _handle(deployment: str, unavailable: type[RapportError]) -> Handle:
 async def _call(
     handle: Handle, method: str, unavailable: type[RapportError], deadline: Deadline | None, *args: Any
 ) -> Any:
-    response = getattr(handle, method).remote(*args)
-    try:
-        async with (deadline or Deadline.after(_TIMEOUT_S)).enforce(method):
-            return await response
-    except (asyncio.CancelledError, DeadlineExceeded):
-        response.cancel()  # a caller that gave up leaves the call running unless it is told to stop
-        raise
-    except RayTaskError as exc:
-        raise (exc.cause if isinstance(exc.cause, RapportError) else unavailable(f"{method} failed")) from exc
-    except (ActorDiedError, ActorUnavailableError, RayServeException) as exc:
-        raise unavailable(f"{method}: the deployment went away") from exc
+    deadline = deadline or Deadline.after(_TIMEOUT_S)
+    for last in (False, True):  # a replica that died is replaced, and nothing that is asked here changes anything
+        response = getattr(handle, method).remote(*args)
+        try:
+            async with deadline.enforce(method):
+                return await response
+        except (asyncio.CancelledError, DeadlineExceeded):
+            response.cancel()  # a caller that gave up leaves the call running unless it is told to stop
+            raise
+        except RayTaskError as exc:
+            raise (exc.cause if isinstance(exc.cause, RapportError) else unavailable(f"{method} failed")) from exc
+        except BackPressureError as exc:
+            raise Overloaded(f"{method}: queue is full").with_retry_after(1.0) from exc
+        except (ActorDiedError, ActorUnavailableError) as exc:
+            if last:
+                raise unavailable(f"{method}: the replica went away") from exc
+        except RayServeException as exc:
+            raise unavailable(f"{method}: the deployment went away") from exc
+    raise AssertionError("unreachable: the second try returns or raises")

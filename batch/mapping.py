@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
@@ -33,18 +34,38 @@ def mapped(
     """
     if not rows.num_rows:
         return table([], stage.out)
+    dataset = _through(ray.data.from_arrow(rows), stage, arguments, batch_size=batch_size, num_cpus=num_cpus)
+    return pa.concat_tables(_blocks(dataset, stage.out))
+
+
+def streamed(rows: Sequence[pa.Table], *stages: tuple[type[Stage], tuple[Any, ...]]) -> Iterator[pa.Table]:
+    """Each table through all the stages, with their arguments, while others are on their way; in order, when done."""
+    if not rows:
+        return
+    dataset: ray.data.Dataset = ray.data.from_arrow(list(rows))
+    for stage, arguments in stages:
+        dataset = _through(dataset, stage, arguments, batch_size=None, num_cpus=0.1)
+    yield from _blocks(dataset, stages[-1][0].out)
+
+
+def _through(
+    dataset: ray.data.Dataset,
+    stage: type[Stage],
+    arguments: tuple[Any, ...],
+    *,
+    batch_size: int | None,
+    num_cpus: float,
+) -> ray.data.Dataset:
     options: dict[str, Any] = {"batch_size": batch_size, "batch_format": "pyarrow", "num_cpus": num_cpus}
-    dataset: ray.data.Dataset = ray.data.from_arrow(rows)
     if stage.holds_resources:
         one = ray.data.ActorPoolStrategy(size=1)
-        dataset = dataset.map_batches(stage, fn_constructor_args=arguments, compute=one, **options)
-    else:
-        dataset = dataset.map_batches(_Once(stage, arguments).map, **options)
-    blocks = [
-        cast(pa.Table, block).cast(stage.out)
-        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    ]
-    return pa.concat_tables(blocks)
+        return dataset.map_batches(stage, fn_constructor_args=arguments, compute=one, **options)
+    return dataset.map_batches(_Once(stage, arguments).map, **options)
+
+
+def _blocks(dataset: ray.data.Dataset, schema: pa.Schema) -> Iterator[pa.Table]:
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield cast(pa.Table, block).cast(schema)
 
 
 class _Once:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ import psutil
 
 from bench import topology
 from deployments.launch import free_port
-from deployments.local import MARK
 
 ROOT = Path(__file__).resolve().parent.parent
 JSON = {"Content-Type": "application/json"}
@@ -46,12 +45,15 @@ ORDERS = [f"Where is my order ORD-10123? I wrote {n} days ago" for n in range(2,
 
 
 @contextmanager
-def running_system(customers: int) -> Iterator[tuple[str, float, dict[str, str]]]:
+def running_system(
+    customers: int, *, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+) -> Iterator[tuple[str, float, dict[str, str]]]:
     """`make serve` on free ports with a fresh state folder: its URL, start-up seconds, and environment."""
     with tempfile.TemporaryDirectory(prefix="bench") as state:
         ports = [str(free_port()) for _ in range(3)]
-        environment = {
+        variables = {
             **os.environ,
+            **(environment or {}),
             "RAPPORT_STATE_DIR": state,
             "RAPPORT_INGRESS__PORT": ports[0],
             "RAPPORT_KNOWLEDGE__PORT": ports[1],
@@ -59,9 +61,9 @@ def running_system(customers: int) -> Iterator[tuple[str, float, dict[str, str]]
         command = [sys.executable, "-m", "deployments.local", "--customers", str(customers)]
         began = time.monotonic()
         launcher = subprocess.Popen(
-            [*command, "--dashboard-port", ports[2]],
+            [*command, "--dashboard-port", ports[2], *arguments],
             cwd=ROOT,
-            env=environment,
+            env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -73,7 +75,7 @@ def running_system(customers: int) -> Iterator[tuple[str, float, dict[str, str]]
                     break
             else:
                 raise RuntimeError(f"the system did not start; status {launcher.wait()}")
-            yield f"http://127.0.0.1:{ports[0]}", time.monotonic() - began, environment
+            yield f"http://127.0.0.1:{ports[0]}", time.monotonic() - began, variables
         finally:
             launcher.send_signal(signal.SIGTERM)
             launcher.stdout.read()
@@ -101,18 +103,17 @@ def plain_process(environment: dict[str, str]) -> Iterator[str]:
         process.wait(timeout=30)
 
 
-def memory_by_process() -> dict[str, float]:
+def memory_by_process(supervisor: psutil.Process) -> dict[str, float]:
     """PSS in MiB of every process of the running system, by what it is. Shared pages are counted once in all."""
     sizes: dict[str, float] = defaultdict(float)
-    for process in psutil.process_iter(["cmdline", "name"]):
+    for process in (supervisor, *supervisor.children(recursive=True)):
         try:
-            if MARK not in process.environ():
-                continue
             rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            command = process.cmdline() or [process.name()]
         except (psutil.Error, OSError):
             continue
         kib = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        sizes[describe(process.info["cmdline"] or [process.info["name"]])] += kib / 1024
+        sizes[describe(command)] += kib / 1024
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
@@ -168,13 +169,13 @@ def scenarios(url: str, connections: int) -> dict[str, list[dict[str, Any]]]:
 def measure(customers: int, seconds: float, connections: tuple[int, ...]) -> None:
     """Print the tables of `bench/README.md`."""
     with running_system(customers) as (url, startup_s, environment):
-        memory = memory_by_process()
+        running = json.loads((Path(environment["RAPPORT_STATE_DIR"]) / "running.json").read_text())
+        memory = memory_by_process(psutil.Process(running["pid"]).parent())
         print(f"\nStart-up with installed packages and an empty state folder: {startup_s:.1f} s\n")
         print("| process | PSS MiB |\n|---|---|")
         for name, size in memory.items():
             print(f"| {name} | {size:.0f} |")
         print(f"| **all** | **{sum(memory.values()):.0f}** |\n")
-        running = json.loads((Path(environment["RAPPORT_STATE_DIR"]) / "running.json").read_text())
         with plain_process({**environment, **running["environment"]}) as plain:
             print(HEADER)
             for count in connections:

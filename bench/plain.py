@@ -18,11 +18,12 @@ from deployments.limits import build_rate_limiter
 from deployments.processes import configure_process, open_database
 from deployments.readiness import ReadinessChecks
 from models.classification.engines import build_classifier
-from models.embedding.engines import engines
+from models.embedding.engines import build_embedder
 from models.knowledge.chroma import ChromaKnowledgeStore
 from models.knowledge.retriever import Retriever
-from models.llm.engines import build_language_model
+from models.llm.factory import build_chain
 from models.safety.factory import build_gate
+from models.safety.pii import PatternPIIDetector
 from models.settings import Settings, load_settings
 from models.telemetry import NoMetrics
 from providers.context_service import build_orchestrator
@@ -42,8 +43,7 @@ async def build(settings: Settings) -> ASGIApp:
     """Both applications behind one entrance, everything in this process."""
     configure_process(settings)
     database = open_database(settings)
-    chosen = settings.embedding
-    embedder = engines.load(chosen.engine)(chosen.model, max_batch=chosen.max_batch, cache_entries=chosen.cache_entries)
+    embedder = build_embedder(settings.embedding)
     await embedder.load()
     classifier = build_classifier(settings.classification, embedder)
     await classifier.load()
@@ -53,14 +53,16 @@ async def build(settings: Settings) -> ASGIApp:
         database, settings=settings.context, redis_url=settings.redis.url.get_secret_value(), metrics=NoMetrics()
     )
     context.start()
+    safety = build_gate(settings.safety, embedder)
+    language_model = build_chain(settings, embedder, pii=PatternPIIDetector())
     router, agent = build_conversation(
         settings,
         database,
         embedder=embedder,
-        safety=build_gate(settings.safety, embedder),
+        safety=safety,
         classifier=classifier,
         knowledge=Retriever(store, embedder),
-        language_model=build_language_model(settings.language_model, embedder),
+        language_model=language_model,
         context=context,
         metrics=NoMetrics(),
     )
@@ -71,6 +73,9 @@ async def build(settings: Settings) -> ASGIApp:
         ApiServices(
             router=router,
             conversation=agent,
+            language_model=language_model,
+            embedder=embedder,
+            safety=safety,
             campaigns=absent,  # type: ignore[arg-type]  # not part of the comparison
             idempotency=SqlIdempotencyStore(database),
             readiness=ReadinessChecks([]),

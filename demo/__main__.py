@@ -14,13 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from demo.seed import seed
-from models.embedding.engines import engines
-from models.errors import KnowledgeUnavailable, RapportError
+from models.embedding.engines import build_embedder
+from models.errors import RapportError
 from models.knowledge.chroma import ChromaKnowledgeStore
 from models.knowledge.ingest import ingest
+from models.resilience.deadline import Deadline
+from models.resilience.retry import RetryPolicy
 from models.settings import Settings, load_settings
 from providers.database import migrate
 
+#: The launcher starts Chroma at the same time as this.
+CHROMA_STARTS = RetryPolicy(retries=1_000, base_s=0.5, max_s=0.5)
+CHROMA_TIMEOUT_S = 60.0
 ARTICLES = Path(__file__).parent / "articles"
 
 
@@ -33,17 +38,8 @@ async def fill_knowledge(settings: Settings) -> None:
     """Chunk, embed and store the articles. Raises `KnowledgeUnavailable` when Chroma does not come up."""
     chosen = settings.knowledge
     store = ChromaKnowledgeStore(chosen.host, chosen.port, chosen.collection, timeout_s=10.0)
-    for attempt in range(60):
-        try:
-            await store.check_health()
-            break
-        except KnowledgeUnavailable:
-            if attempt == 59:
-                raise
-            await asyncio.sleep(0.5)
-    embedder = engines.load(settings.embedding.engine)(
-        settings.embedding.model, max_batch=settings.embedding.max_batch, cache_entries=0
-    )
+    await CHROMA_STARTS.run(store.check_health, deadline=Deadline.after(CHROMA_TIMEOUT_S))
+    embedder = build_embedder(settings.embedding)
     await embedder.load()
     try:
         await ingest(sorted(ARTICLES.glob("*.md")), store, embedder, progress=say)

@@ -10,4 +10,8 @@ for argument in "$@"; do
     fi
     previous="$argument"
 done
+# HAProxy would outlive a killed Ray and keep the port: the kernel ends it with the process that started it.
+if command -v setpriv >/dev/null; then
+    exec setpriv --pdeathsig TERM "$LOOPBACK_HAPROXY_BINARY" "$@"
+fi
 exec "$LOOPBACK_HAPROXY_BINARY" "$@"

@@ -10,6 +10,7 @@ This module has no future annotations: Ray reads the builders' annotations at ru
 
 from typing import Any
 
+import ray
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application, Deployment
@@ -50,7 +51,7 @@ def build_app(args: AppArgs) -> Application:
     safety = bind("safety", SafetyDeployment, settings, embedder)
     classifier = bind("classifier", ClassifierDeployment, settings, embedder)
     knowledge = bind("knowledge", KnowledgeDeployment, settings, embedder)
-    language_model = bind("language_model", LanguageModelDeployment, settings, embedder)
+    language_model = bind("language_model", LanguageModelDeployment, settings, embedder, vllm(settings))
     conversation = bind(
         "conversation", ConversationDeployment, settings, embedder, safety, classifier, knowledge, language_model
     )
@@ -78,6 +79,19 @@ def bind(name: str, cls: type, *args: Any) -> Application:
     """A deployment of `cls` under its public name, with this system's defaults."""
     deployment: Deployment = serve.deployment(**DEFAULTS, name=name)(cls)
     return deployment.bind(*args)
+
+
+def vllm(settings: Settings) -> Application | None:
+    """The model that vLLM serves, when the chain of language models names it."""
+    chosen = settings.language_model
+    if "vllm" not in (chosen.engine, *chosen.fallbacks):
+        return None
+    # Only this engine needs vLLM installed.
+    from deployments.vllm_server import vllm_application
+
+    device = chosen.vllm.device
+    has_gpu = ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]  # Ray's own signature
+    return vllm_application(chosen.vllm, gpu=device == "gpu" or (device == "auto" and has_gpu))
 
 
 def settings_of(args: AppArgs) -> Settings:

@@ -25,8 +25,8 @@ from models.embedding.protocol import Embedder
 from models.enrichment.protocol import ContextSource
 from models.enrichment.selection import AgentViews
 from models.knowledge.protocol import KnowledgeSearch
-from models.llm.engines import capabilities_of
 from models.llm.protocol import LanguageModel
+from models.llm.types import ChatMessage
 from models.resilience.deadline import Deadline
 from models.resilience.redis_client import connect
 from models.safety.pii import PatternPIIDetector
@@ -130,11 +130,7 @@ class ConversationDeployment:
             safety=SafetyHandle(safety),
             classifier=ClassifierHandle(classifier),
             knowledge=KnowledgeHandle(knowledge),
-            language_model=LanguageModelHandle(
-                language_model,
-                engine=settings.language_model.engine,
-                capabilities=capabilities_of(settings.language_model.engine),
-            ),
+            language_model=LanguageModelHandle(language_model),
             context=ContextHandle(serve.get_deployment_handle("enrichment", app_name="context")),
             metrics=RayMetrics(),
         )
@@ -179,6 +175,25 @@ class ConversationDeployment:
             request_id=rid,
             deadline=deadline,
             turn_id=turn_id,
+        )
+
+    async def complete(
+        self,
+        messages: tuple[ChatMessage, ...],
+        customer_id: str | None,
+        agent_type: str | None,
+        principal: str,
+        rid: str,
+        deadline: Deadline,
+    ) -> Turn:
+        request_id.set(rid)
+        return await self._agent.complete(
+            messages,
+            customer_id=customer_id,
+            agent_type=agent_type,
+            principal=principal,
+            request_id=rid,
+            deadline=deadline,
         )
 
     async def probe(self) -> None:

@@ -5,16 +5,39 @@ from __future__ import annotations
 from models.classification.engines import engines as classifiers
 from models.embedding.engines import engines as embedders
 from models.errors import ConfigurationError
-from models.llm.engines import engines as language_models
-from models.settings import Settings
+from models.llm.engines import VLLM, engine_of, variant_of
+from models.llm.engines import names as language_models
+from models.llm.script import Script
+from models.settings import LanguageModelSettings, Settings
 
 
 def check_engines(settings: Settings) -> None:
     """Raises `ConfigurationError` naming the setting and the choices."""
-    for name, chosen, known in (
-        ("language_model.engine", settings.language_model.engine, language_models.names()),
-        ("embedding.engine", settings.embedding.engine, embedders.names()),
-        ("classification.engine", settings.classification.engine, classifiers.names()),
-    ):
-        if chosen not in known:
-            raise ConfigurationError(f"{name}: there is no engine {chosen!r}; choose one of: {', '.join(known)}")
+    _check_chain(settings.language_model)
+    _check("embedding.engine", settings.embedding.engine, embedders.names())
+    _check("classification.engine", settings.classification.engine, classifiers.names())
+
+
+def _check(setting: str, chosen: str, known: tuple[str, ...]) -> None:
+    if chosen not in known:
+        raise ConfigurationError(f"{setting}: there is no engine {chosen!r}; choose one of: {', '.join(known)}")
+
+
+def _check_chain(settings: LanguageModelSettings) -> None:
+    """Every engine of the chain once, with a variant only where one means something here."""
+    chain = (settings.engine, *settings.fallbacks)
+    for place, name in enumerate(chain):
+        setting = "language_model.fallbacks" if place else "language_model.engine"
+        engine = engine_of(name)
+        _check(setting, engine, language_models())
+        if name in chain[:place]:
+            raise ConfigurationError(f"{setting}: {name!r} is in the chain already")
+        if engine == "scripted":
+            try:
+                Script.parse(variant_of(name))
+            except ConfigurationError as exc:
+                raise ConfigurationError(f"{setting}: {exc}") from exc
+        elif variant_of(name):
+            raise ConfigurationError(f"{setting}: {engine!r} takes no variant here")
+        if engine == VLLM and not settings.vllm.model:
+            raise ConfigurationError(f"{setting}: the engine vllm needs language_model.vllm.model")

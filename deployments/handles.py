@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
@@ -31,7 +32,7 @@ from models.errors import (
     SafetyUnavailable,
 )
 from models.knowledge.types import DocumentKind, Passage
-from models.llm.types import Capabilities, Delta, LanguageModelReply, LanguageModelRequest
+from models.llm.types import ChatMessage, Delta, EngineState, LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Purpose, Verdict
 from models.sessions.types import Session, Turn
@@ -46,9 +47,10 @@ _REPLICA_GONE = (ActorDiedError, ActorUnavailableError)
 
 
 class _Proxy:
-    """Calls one deployment; `unavailable` is what its absence means to the caller."""
+    """Calls one deployment; its absence means `unavailable` to the caller, an error of no class of ours `foreign`."""
 
     unavailable: type[RapportError] = DependencyUnavailable
+    foreign: type[RapportError] = Internal
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
@@ -71,13 +73,30 @@ class _Proxy:
                 raise self._translate(method, exc) from exc
         raise AssertionError("unreachable: the second try returns or raises")
 
+    async def _stream(
+        self, handle: DeploymentHandle[Any], method: str, *args: Any, deadline: Deadline
+    ) -> AsyncGenerator[Any, None]:
+        """Pieces of a generator method; never tried again, because the caller has seen the first ones."""
+        pieces: Any = getattr(handle, method).remote(*args)
+        try:
+            async with deadline.enforce(method):
+                async for piece in pieces:
+                    yield piece
+        except DeadlineExceeded:
+            raise
+        except Exception as exc:
+            raise self._translate(method, exc) from exc
+        finally:
+            # Leaving the loop early does not stop the replica; only this does.
+            pieces.cancel()
+
     def _translate(self, method: str, exc: Exception) -> Exception:
         if isinstance(exc, RayTaskError) and isinstance(exc.cause, RapportError):
             return exc.cause
         if isinstance(exc, BackPressureError):
             return Overloaded(f"{method}: queue is full").with_retry_after(1.0)
         if isinstance(exc, RayTaskError):
-            return Internal(f"{method}: {type(exc.cause).__name__}")
+            return self.foreign(f"{method}: {type(exc.cause).__name__}")
         if isinstance(exc, RayError | RayServeException | DeploymentUnavailableError):
             return self.unavailable(f"{method}: {type(exc).__name__}")
         return exc
@@ -92,7 +111,7 @@ class ProbeHandle(_Proxy):
 
 
 class EmbedderHandle(_Proxy):
-    """`models.embedding.protocol.Embedder`."""
+    """`models.embedding.protocol.StrictEmbedder`."""
 
     unavailable = ModelUnavailable
 
@@ -103,6 +122,12 @@ class EmbedderHandle(_Proxy):
     async def embed(self, texts: Sequence[str], *, deadline: Deadline | None = None) -> Vectors:
         vectors: Vectors = await self._call("embed", list(texts), deadline, deadline=deadline)
         return vectors
+
+    async def embed_strict(
+        self, texts: Sequence[str], *, deadline: Deadline | None = None
+    ) -> tuple[Vectors, list[int]]:
+        found: tuple[Vectors, list[int]] = await self._call("embed_strict", list(texts), deadline, deadline=deadline)
+        return found
 
 
 class ClassifierHandle(_Proxy):
@@ -167,31 +192,46 @@ class LanguageModelHandle(_Proxy):
 
     unavailable = ModelUnavailable
 
-    def __init__(self, handle: DeploymentHandle[Any], *, engine: str, capabilities: Capabilities) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         super().__init__(handle)
-        self.engine = engine
-        self.capabilities = capabilities
+        self._streaming = handle.options(stream=True)
 
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
         reply: LanguageModelReply = await self._call("generate", request, deadline, deadline=deadline)
         return reply
 
     async def stream(self, request: LanguageModelRequest, *, deadline: Deadline) -> AsyncIterator[Delta]:
-        pieces: Any = self._handle.options(stream=True).stream.remote(request, deadline)
-        try:
-            async with deadline.enforce("stream"):
-                async for piece in pieces:
-                    yield piece
-        except DeadlineExceeded:
-            raise
-        except Exception as exc:
-            raise self._translate("stream", exc) from exc
-        finally:
-            # Leaving the loop early does not stop the replica; only this does.
-            pieces.cancel()
+        async with aclosing(self._stream(self._streaming, "stream", request, deadline, deadline=deadline)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def states(self, *, deadline: Deadline | None = None) -> tuple[EngineState, ...]:
+        """How one replica finds its engines. Raises `ModelUnavailable`."""
+        found: tuple[EngineState, ...] = await self._call("states", deadline=deadline or Deadline.after(2.0))
+        return found
 
     async def close(self) -> None:
         return None
+
+
+class VLLMHandle(_Proxy):
+    """The vLLM deployment: one chat completion, as JSON, in and out."""
+
+    unavailable = ModelUnavailable
+    foreign = ModelUnavailable
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        super().__init__(handle)
+        self._streaming = handle.options(stream=True)
+
+    async def complete(
+        self, body: Mapping[str, Any], *, adapter: str = "", deadline: Deadline
+    ) -> AsyncGenerator[list[str], None]:
+        """JSON documents in groups that arrived together; `adapter` names a LoRA adapter of the model."""
+        handle = self._streaming.options(multiplexed_model_id=adapter) if adapter else self._streaming
+        async with aclosing(self._stream(handle, "complete", body, deadline=deadline)) as groups:
+            async for group in groups:
+                yield group
 
 
 class ContextHandle(_Proxy):
@@ -217,8 +257,8 @@ class ContextHandle(_Proxy):
 class ConversationHandle(_Proxy):
     """The message router and the conversation agent, as the ingress sees them.
 
-    Turns and openings are not repeated here: a turn has side effects, and the client's message id makes its own retry
-    safe. Routing is: a second compliance record for one report is worth more than a lost one.
+    Turns, completions and openings are not repeated here: a turn has side effects, and the client's message id makes
+    its own retry safe. Routing is: a second compliance record for one report is worth more than a lost one.
     """
 
     async def route(self, message: InboundMessage, *, deadline: Deadline) -> WorkflowResult:
@@ -268,4 +308,18 @@ class ConversationHandle(_Proxy):
             deadline=deadline,
             idempotent=client_message_id is not None,
         )
+        return turn
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        customer_id: str | None,
+        agent_type: str | None,
+        principal: str,
+        request_id: str,
+        deadline: Deadline,
+    ) -> Turn:
+        arguments = (tuple(messages), customer_id, agent_type, principal, request_id, deadline)
+        turn: Turn = await self._call("complete", *arguments, deadline=deadline, idempotent=False)
         return turn

@@ -8,29 +8,31 @@ a Unix socket's path is limited.
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
-import yaml
 
+from deployments.children import end_descendants, spawn
+from deployments.serve_config import Config, for_memory_only
 from models.errors import ConfigurationError
+from models.llm.engines import VLLM, engine_of
 from models.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
+#: How long a start may take: until every deployment is healthy, and where vLLM loads a model.
 STARTUP_TIMEOUT_S = 240.0
+STARTUP_WITH_VLLM_TIMEOUT_S = 600.0
 #: Holds address and process ids while the system runs.
 RUNNING = "running.json"
 
@@ -66,13 +68,28 @@ SHARED = (
 class Launch:
     """One running system; `close` ends everything it started, in reverse order."""
 
-    def __init__(self, settings: Settings, *, customers: int, dashboard_port: int, with_redis: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config: Config,
+        *,
+        run_dir: Path,
+        customers: int,
+        dashboard_port: int,
+        with_redis: bool,
+        start_timeout_s: float,
+        environment: Mapping[str, str],
+    ) -> None:
+        """`run_dir` is a short empty folder, removed at the end; `environment` is for commands beside the system."""
         self.settings = settings
+        self.config = config
         self.with_redis = with_redis
         self.customers = customers
         self.dashboard_port = dashboard_port
         self.state = settings.state_dir.resolve()
-        self.run_dir = Path(tempfile.mkdtemp(prefix="rp", dir="/tmp"))  # short on purpose
+        self.run_dir = run_dir
+        self.start_timeout_s = start_timeout_s
+        self.environment = environment
         self.stopping = threading.Event()
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._ray_started = False
@@ -83,6 +100,7 @@ class Launch:
 
     def open(self) -> None:
         """Start everything; returns when `/ready` answers. Raises `ConfigurationError` naming what is in the way."""
+        self._obey_signals()
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._check_ports()
         self._set_environment()
@@ -91,10 +109,15 @@ class Launch:
         self._start_chroma()
         prepare = self._spawn("demo", [sys.executable, "-m", "demo", "--customers", str(self.customers)])
         self._start_ray()
+        self._obey_signals()  # Ray has put a handler of its own in place
         self._deploy()
         self._wait_for(prepare)
         self._wait_until_ready()
         self._leave_address()
+
+    def _obey_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.stopping.set())
 
     def _check_ports(self) -> None:
         names = {
@@ -181,9 +204,9 @@ class Launch:
         self._ray_started = True
 
     def _deploy(self) -> None:
-        self.say("Serve: deploying the graph of serve_config.yaml")
-        config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-        config["http_options"] = {"host": self.settings.ingress.host, "port": self.settings.ingress.port}
+        self.say("Serve: deploying the graph")
+        address = {"host": self.settings.ingress.host, "port": self.settings.ingress.port}
+        config = {**self.config, "http_options": address}
         if "REDIS_URL" not in os.environ:
             config = for_memory_only(config)
         from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
@@ -194,7 +217,7 @@ class Launch:
         from ray import serve
 
         shown = ""
-        deadline = time.monotonic() + STARTUP_TIMEOUT_S
+        deadline = time.monotonic() + self.start_timeout_s
         while time.monotonic() < deadline and not self.stopping.is_set():
             applications = serve.status().applications
             deployments = [one for app in applications.values() for one in app.deployments.items()]
@@ -211,7 +234,7 @@ class Launch:
                 return
             self.stopping.wait(0.5)
         if not self.stopping.is_set():
-            raise ConfigurationError(f"not ready after {STARTUP_TIMEOUT_S:.0f} s; logs: {self.run_dir}/ray")
+            raise ConfigurationError(f"not ready after {self.start_timeout_s:.0f} s (--start-timeout)")
 
     def _answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
@@ -223,11 +246,12 @@ class Launch:
         import ray
 
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        shared = {name: os.environ[name] for name in (*RAY_SWITCHES, *SHARED) if name in os.environ}
         running = {
             "pid": os.getpid(),
             "url": self.url,
             "dashboard": f"http://127.0.0.1:{self.dashboard_port}",
-            "environment": {name: os.environ[name] for name in (*RAY_SWITCHES, *SHARED) if name in os.environ},
+            "environment": {**self.environment, **shared},
             "children": {name: child.pid for name, child in self._children if child.poll() is None},
         }
         file = self.state / RUNNING
@@ -240,7 +264,7 @@ class Launch:
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         log = (self.state / f"{name}.log").open("wb") if name != "demo" else None
-        child = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT if log else None)
+        child = spawn(command, cwd=ROOT, output=log, environment={**os.environ, **self.environment})
         self._children.append((name, child))
         return child
 
@@ -255,7 +279,7 @@ class Launch:
         self._wait_while(child, "preparing the demo company", lambda: child.poll() == 0)
 
     def close(self) -> None:
-        """End Serve, Ray and every child, in this order."""
+        """End Serve, Ray, every child and whatever else is left, in this order."""
         self.say("stopping")
         (self.state / RUNNING).unlink(missing_ok=True)
         if self._ray_started:
@@ -274,6 +298,7 @@ class Launch:
             except subprocess.TimeoutExpired:
                 self.say(f"{name} did not end in time and is killed")
                 child.kill()
+        end_descendants()
         shutil.rmtree(self.run_dir, ignore_errors=True)
         self.say("stopped")
 
@@ -286,15 +311,10 @@ def secret_file(path: Path) -> Path:
     return path
 
 
-def for_memory_only(config: dict[str, Any]) -> dict[str, Any]:
-    """The same config with one replica of `conversation`: without Redis its sessions live in that one process."""
-    config = copy.deepcopy(config)
-    for application in config["applications"]:
-        for deployment in application["deployments"]:
-            if deployment["name"] == "conversation":
-                deployment["num_replicas"] = 1
-                deployment.pop("autoscaling_config", None)
-    return config
+def startup_timeout_s(settings: Settings) -> float:
+    """How long a start may take with these settings, unless somebody knows better."""
+    engines = (settings.language_model.engine, *settings.language_model.fallbacks)
+    return STARTUP_WITH_VLLM_TIMEOUT_S if VLLM in map(engine_of, engines) else STARTUP_TIMEOUT_S
 
 
 def free_port() -> int:

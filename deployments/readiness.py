@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from deployments.ingress.services import DependencyReport, DependencyState
+from models.llm.chain import answers, describe
+from models.llm.types import EngineState
 
 logger = logging.getLogger(__name__)
 
@@ -16,13 +18,33 @@ CHECK_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What `/ready` shows of a dependency that serves; `degraded` when it does so only in part."""
+
+    detail: str
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One dependency: `ask` returns when it is well and raises otherwise. `missing` tells what its absence means."""
+    """One dependency: `ask` returns when it serves and raises otherwise. `missing` tells what its absence means."""
 
     name: str
-    ask: Callable[[], Awaitable[None]]
+    ask: Callable[[], Awaitable[Note | None]]
     critical: bool
     missing: str
+
+
+def language_model_check(states: Callable[[], Awaitable[Sequence[EngineState]]], *, missing: str) -> Check:
+    """The chain of language models: well while its first engine answers, in part while another one does."""
+
+    async def ask() -> Note:
+        found = await states()
+        if any(map(answers, found)):
+            return Note(detail=describe(found), degraded=not answers(found[0]))
+        return Note(detail=f"{describe(found)}; {missing}", degraded=True)
+
+    return Check(name="language_model", ask=ask, critical=False, missing=missing)
 
 
 class ReadinessChecks:
@@ -41,7 +63,9 @@ class ReadinessChecks:
         state, detail = DependencyState.UP, ""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await check.ask()
+                if note := await check.ask():
+                    state = DependencyState.DEGRADED if note.degraded else DependencyState.UP
+                    detail = note.detail
         except Exception as exc:
             logger.info("a dependency is not well", extra={"dependency": check.name, "error": type(exc).__name__})
             state = DependencyState.DOWN if check.critical else DependencyState.DEGRADED

@@ -6,13 +6,15 @@
     │   ├── ContextLengthExceeded     more text than the model's window
     │   └── IdempotencyMismatch       same Idempotency-Key, another body
     ├── NotFound                      the named resource does not exist
-    │   └── UnknownCustomer
+    │   ├── UnknownCustomer
+    │   └── UnknownModel              no configured model has this name
     ├── Conflict                      the resource is not in a state that allows this
     │   └── InProgress                the same idempotent request still runs
     ├── Gone                          it existed, and its time has passed
     ├── Unauthorized                  no credential, or one we do not know
     ├── Forbidden                     the credential does not reach this far
     ├── RateLimited                   the credential's budget is spent
+    ├── BudgetExhausted               the money set aside for language models is spent
     ├── Overloaded                    queues are full; nothing was started
     ├── DeadlineExceeded              the time budget ran out
     ├── DependencyUnavailable         something we rely on does not answer
@@ -20,6 +22,9 @@
     │   ├── CacheUnavailable          Redis
     │   ├── KnowledgeUnavailable      the vector store
     │   ├── ModelUnavailable          a language or embedding model
+    │   │   ├── ModelRateLimited      its endpoint wants us to slow down
+    │   │   ├── ModelAccessDenied     its endpoint refuses our key, or does not know the model we name
+    │   │   └── ModelReplyBroken      its reply broke off, or cannot be read
     │   ├── SafetyUnavailable         moderation or PII detection; callers fail closed
     │   └── ProviderUnavailable       one context provider
     ├── UnsupportedByModel            the engine cannot do what the request needs
@@ -110,6 +115,12 @@ class UnknownCustomer(NotFound):
     code, title = "UNKNOWN_CUSTOMER", "Unknown customer"
 
 
+class UnknownModel(NotFound):
+    """No configured model has this name."""
+
+    code, title = "UNKNOWN_MODEL", "Unknown model"
+
+
 class Conflict(RapportError):
     """The resource is not in a state that allows this."""
 
@@ -144,6 +155,12 @@ class RateLimited(RapportError):
     """The credential's request budget is spent for now."""
 
     code, status, title, retryable, public = "RATE_LIMITED", 429, "Too many requests", True, True
+
+
+class BudgetExhausted(RapportError):
+    """The money set aside for language models is spent; nothing was sent to a model."""
+
+    code, status, title, public = "BUDGET_EXHAUSTED", 429, "The language-model budget is spent", True
 
 
 class Overloaded(RapportError):
@@ -186,6 +203,24 @@ class ModelUnavailable(DependencyUnavailable):
     """A language or embedding model does not answer."""
 
     code, title = "MODEL_UNAVAILABLE", "The model is unavailable"
+
+
+class ModelRateLimited(ModelUnavailable):
+    """The model's endpoint wants us to slow down."""
+
+    code, title = "MODEL_RATE_LIMITED", "The model's endpoint is rate limiting us"
+
+
+class ModelAccessDenied(ModelUnavailable):
+    """The model's endpoint refuses our key, our quota or the model's name: an operator has to mend it."""
+
+    code, status, title, retryable = "MODEL_ACCESS_DENIED", 502, "The model's endpoint refuses us", False
+
+
+class ModelReplyBroken(ModelUnavailable):
+    """The model's reply broke off or cannot be read; nothing of it counts."""
+
+    code, status, title = "MODEL_REPLY_BROKEN", 502, "The model's reply is broken"
 
 
 class SafetyUnavailable(DependencyUnavailable):

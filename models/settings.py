@@ -30,11 +30,22 @@ DOCUMENTED: Mapping[str, tuple[str, ...]] = {
     "CONTEXT_CACHE_TTL": ("context", "l2_ttl_s"),
     "OPENAI_API_KEY": ("language_model", "openai_api_key"),
     "OPENAI_BASE_URL": ("language_model", "openai_base_url"),
+    "AZURE_OPENAI_API_KEY": ("language_model", "azure_api_key"),
+    "AZURE_OPENAI_ENDPOINT": ("language_model", "azure_endpoint"),
 }
 
 
 #: Settings that never travel in Serve arguments.
-SECRETS = frozenset({"hash_salt", "database.url", "redis.url", "language_model.openai_api_key", "ingress.api_keys"})
+SECRETS = frozenset(
+    {
+        "hash_salt",
+        "database.url",
+        "redis.url",
+        "language_model.openai_api_key",
+        "language_model.azure_api_key",
+        "ingress.api_keys",
+    }
+)
 
 
 class Section(BaseModel):
@@ -69,19 +80,76 @@ class KnowledgeSettings(Section):
 
 
 class EmbeddingSettings(Section):
+    """`device` is `auto` (a GPU where there is one), `cpu`, `cuda`...; `auto` precision takes bf16 where it is fast."""
+
     engine: str = "sentence_transformers"
     model: str = "all-minilm-l6-v2"
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 64
     cache_entries: Annotated[int, Field(ge=0)] = 20_000
 
 
+class VLLMSettings(Section):
+    """The model that vLLM serves inside the graph; read only when the chain names the engine `vllm`."""
+
+    #: A folder with weights and tokenizer, or a name on the Hugging Face hub.
+    model: str = ""
+    #: `auto` takes a GPU where the cluster has one.
+    device: Literal["auto", "gpu", "cpu"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    #: Tokens of the longest conversation, prompt and reply together.
+    max_model_len: Annotated[int, Field(ge=16)] = 4096
+    #: Memory of the key-value cache on a processor; a GPU takes `gpu_memory_utilization` of its memory.
+    kv_cache_mib: Annotated[int, Field(ge=1)] = 512
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_num_seqs: Annotated[int, Field(ge=1)] = 128
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    prefix_caching: bool = True
+    #: The format in which the model writes tool calls.
+    tool_call_parser: str = "hermes"
+    #: Where LoRA adapters lie (`s3://...`, `gs://...`); a request takes one as the model `vllm:ADAPTER`.
+    lora_path: str = ""
+    max_loras: Annotated[int, Field(ge=1)] = 4
+    max_lora_rank: Annotated[int, Field(ge=1)] = 16
+    #: Logical CPUs that one replica reserves on a processor; its model runs on `threads` of them.
+    cpus: Annotated[float, Field(gt=0)] = 0.5
+    threads: Annotated[int, Field(ge=1)] = 1
+    #: Tokens that arrive within this time travel to the caller together.
+    stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 20
+
+
 class LanguageModelSettings(Section):
+    """`engine` answers; where it cannot, `fallbacks` are tried in their order and the reply says so.
+
+    Engines: `extractive`, `openai`, `azure_openai`, `vllm`, and `scripted:...` for load and fault tests.
+    """
+
     engine: str = "extractive"
+    fallbacks: tuple[str, ...] = ()
+    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    #: Generations of one replica at the same time; beyond, the answer is 503 at once.
+    max_concurrent: Annotated[int, Field(ge=1)] = 100
+    #: Whether personal data is replaced before a model outside, or inside, our walls reads it.
+    redact_external: bool = True
+    redact_local: bool = False
+    prices: str = "config/prices.yaml"
+    #: Models outside our walls stop when this is spent within a UTC day, or by one campaign.
+    budget_usd_per_day: Annotated[float, Field(gt=0)] | None = None
+    budget_usd_per_campaign: Annotated[float, Field(gt=0)] | None = None
     openai_api_key: SecretStr = SecretStr("")
     openai_base_url: str = "https://api.openai.com/v1"
     openai_model: str = "gpt-4o-mini"
-    timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    max_tokens: Annotated[int, Field(ge=1)] = 512
+    openai_api: Literal["chat", "responses"] = "chat"
+    azure_api_key: SecretStr = SecretStr("")
+    azure_endpoint: str = ""
+    azure_deployment: str = ""
+    azure_api: Literal["chat", "responses"] = "chat"
+    #: `key` takes `azure_api_key`; `managed_identity` asks the platform, for `azure_client_id` if one is given.
+    azure_auth: Literal["key", "managed_identity"] = "key"
+    azure_client_id: str = ""
+    vllm: VLLMSettings = VLLMSettings()
 
 
 class ClassificationSettings(Section):
@@ -130,6 +198,8 @@ class IngressSettings(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     api_keys: Mapping[str, Credential] = Field(default_factory=dict, repr=False)
     max_body_bytes: Annotated[int, Field(ge=1)] = 256 * 1024
+    #: Of a request to the OpenAI-compatible surface, which may carry 2048 texts or a long conversation.
+    max_model_body_bytes: Annotated[int, Field(ge=1)] = 4 * 1024 * 1024
     max_concurrent: Annotated[int, Field(ge=1)] = 100
     request_timeout_s: Annotated[float, Field(gt=0)] = 30.0
 
@@ -137,6 +207,14 @@ class IngressSettings(Section):
 class CampaignSettings(Section):
     config: str = "config/campaign/demo.yaml"
     report_dir: str = ""
+
+
+class TelemetrySettings(Section):
+    """Traces go to an OpenTelemetry collector over OTLP/HTTP; off while `otlp_endpoint` is empty."""
+
+    otlp_endpoint: str = ""
+    #: Record what is said to and by models in spans; off because it is personal.
+    capture_content: bool = False
 
 
 class Settings(BaseSettings):
@@ -163,6 +241,7 @@ class Settings(BaseSettings):
     sessions: SessionSettings = SessionSettings()
     ingress: IngressSettings = IngressSettings()
     campaign: CampaignSettings = CampaignSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @property
     def database_url(self) -> str:

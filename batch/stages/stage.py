@@ -23,16 +23,21 @@ class Stage(ABC):
     """A callable class for `map_batches`: one object an actor, so `open` may load a model once.
 
     A row that fails in `map_row` comes out with `error_code` and `error`; transient failures are tried again first. A
-    failing `open` fails every row of this actor, and never the job.
+    failing `open` fails every row of this actor, and never the job. Rows keep their order.
     """
 
     out: ClassVar[pa.Schema]
     #: Whether `open` loads something worth an actor of its own.
     holds_resources: ClassVar[bool] = False
+    #: Tries of a transient failure in `map_row`; 1 for a stage that has a policy of its own.
+    attempts: ClassVar[int] = ATTEMPTS
+    #: Rows of one batch that are mapped at the same time.
+    concurrency: int = 1
 
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
         self._opened = False
+        self._opening = asyncio.Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         if self._runner is None:
@@ -54,22 +59,35 @@ class Stage(ABC):
         return row
 
     async def _map(self, rows: list[Row]) -> list[Row]:
-        return [out for row in rows for out in (await self._guarded(row) if is_well(row) else [row])]
+        if self.concurrency == 1:  # a task for each of a million rows would cost more than most rows
+            return [out for row in rows for out in (await self._guarded(row) if is_well(row) else [row])]
+        places = asyncio.Semaphore(self.concurrency)
+
+        async def in_its_place(row: Row) -> list[Row]:
+            async with places:
+                return await self._guarded(row) if is_well(row) else [row]
+
+        return [out for outs in await asyncio.gather(*map(in_its_place, rows)) for out in outs]
 
     async def _guarded(self, row: Row) -> list[Row]:
         # A retry library would cost each of a million rows more than the row itself.
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self.attempts):
             try:
-                if not self._opened:
-                    await self.open()
-                    self._opened = True
+                await self._open_once()
                 return await self.map_row(row)
             except Exception as exc:  # the row carries it on; one bad row must not stop a million good ones
                 transient = isinstance(exc, RapportError) and exc.retryable
-                if not transient or attempt == ATTEMPTS - 1:
+                if not transient or attempt == self.attempts - 1:
                     return [self._as_failed(row, exc)]
             await asyncio.sleep(FIRST_PAUSE_S * 2**attempt)
         raise AssertionError("unreachable: the last attempt returns")
+
+    async def _open_once(self) -> None:
+        if not self._opened:
+            async with self._opening:
+                if not self._opened:
+                    await self.open()
+                    self._opened = True
 
     def _as_failed(self, row: Row, exc: Exception) -> Row:
         code, text = describe(exc)

@@ -50,10 +50,11 @@ class Authenticator:
     def authenticate(self, *, authorization: bytes | None, client_host: str, host: str) -> Principal:
         """The principal behind an `Authorization` header, or `ANONYMOUS` on loopback while no key is configured.
 
-        `host` is the request's `Host`: a web page that resolves its own name to 127.0.0.1 sends that name, and is no
-        local caller. Raises `Unauthorized`.
+        Without configured keys a key that is sent anyway opens nothing and harms nothing: many clients cannot leave it
+        out. `host` is the request's `Host`: a web page that resolves its own name to 127.0.0.1 sends that name, and is
+        no local caller. Raises `Unauthorized`.
         """
-        if authorization is not None:
+        if self._principals and authorization is not None:
             scheme, _, key = authorization.partition(b" ")
             if scheme.lower() != b"bearer" or not key.strip():
                 raise Unauthorized("send the key as 'Authorization: Bearer KEY'")

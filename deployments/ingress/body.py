@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.message import Message as MimeHeader
 
 import orjson
@@ -16,25 +16,26 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 class BodyGuard:
-    """Reads the whole body, at most `max_bytes`, checks it, and hands it on.
+    """Reads the whole body, at most `limit_of(path)` bytes, checks it, and hands it on.
 
     Counting what arrives, not what `Content-Length` promises, holds for chunked bodies too. A request that no route
     takes passes unread, so that it is told about its path or method, not about its body.
     """
 
-    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute], max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute], limit_of: Callable[[str], int]) -> None:
         self._app = app
         self._routes = routes
-        self._max_bytes = max_bytes
+        self._limit_of = limit_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in _WITH_BODY or not self._is_routed(scope):
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        self._check_length(headers.get(b"content-length"))
+        max_bytes = self._limit_of(scope["path"])
+        _check_length(headers.get(b"content-length"), max_bytes)
         _check_media_type(headers)
-        body = await self._read(receive)
+        body = await _read(receive, max_bytes)
         _check_json(body)
         pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -46,31 +47,34 @@ class BodyGuard:
     def _is_routed(self, scope: Scope) -> bool:
         return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
 
-    def _check_length(self, announced: bytes | None) -> None:
-        if announced is None:
-            return
-        if not announced.isdigit():
-            raise MalformedBody("the Content-Length header is malformed")
-        # The digits are bounded before they become a number: parsing a huge one is work a stranger could order.
-        if len(announced) > 18 or int(announced) > self._max_bytes:
-            raise self._too_large()
 
-    async def _read(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > self._max_bytes:
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+def _check_length(announced: bytes | None, max_bytes: int) -> None:
+    if announced is None:
+        return
+    if not announced.isdigit():
+        raise MalformedBody("the Content-Length header is malformed")
+    # The digits are bounded before they become a number: parsing a huge one is work a stranger could order.
+    if len(announced) > 18 or int(announced) > max_bytes:
+        raise _too_large(max_bytes)
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"send at most {self._max_bytes} bytes")
+
+async def _read(receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"send at most {max_bytes} bytes")
 
 
 def _check_media_type(headers: dict[bytes, bytes]) -> None:

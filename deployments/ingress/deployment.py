@@ -12,7 +12,14 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.campaigns import RayJobCampaignDesk
 from deployments.exposure import check_entrance
-from deployments.handles import ContextHandle, ConversationHandle, ProbeHandle
+from deployments.handles import (
+    ContextHandle,
+    ConversationHandle,
+    EmbedderHandle,
+    LanguageModelHandle,
+    ProbeHandle,
+    SafetyHandle,
+)
 from deployments.ingress.http.application import build_api
 from deployments.ingress.middleware import Envelope
 from deployments.ingress.services import ApiServices, DependencyReport, DependencyState
@@ -20,7 +27,7 @@ from deployments.limits import build_rate_limiter
 from deployments.metrics import RayMetrics
 from deployments.metrics_scrape import build_metrics_page
 from deployments.processes import configure_process, open_database
-from deployments.readiness import Check, ReadinessChecks
+from deployments.readiness import Check, ReadinessChecks, language_model_check
 from models.errors import DatabaseUnavailable
 from models.resilience.redis_client import connect
 from models.settings import Settings
@@ -54,8 +61,16 @@ class IngressDeployment:
         self._settings = settings
         self._conversation = ConversationHandle(conversation)
         context = serve.get_deployment_handle("enrichment", app_name="context")
-        self._probes = {"conversation": self._conversation, "enrichment": ContextHandle(context)} | {
-            name: ProbeHandle(handle) for name, handle in others.items()
+        self._language_model = LanguageModelHandle(others["language_model"])
+        self._embedder = EmbedderHandle(others["embedder"], model_id=settings.embedding.model)
+        self._safety = SafetyHandle(others["safety"])
+        self._probes = {
+            "conversation": self._conversation,
+            "embedder": self._embedder,
+            "safety": self._safety,
+            "classifier": ProbeHandle(others["classifier"]),
+            "knowledge": ProbeHandle(others["knowledge"]),
+            "enrichment": ContextHandle(context),
         }
         self._database = open_database(settings)
         self._idempotency = SqlIdempotencyStore(self._database)
@@ -78,6 +93,9 @@ class IngressDeployment:
         services = ApiServices(
             router=self._conversation,
             conversation=self._conversation,
+            language_model=self._language_model,
+            embedder=self._embedder,
+            safety=self._safety,
             campaigns=RayJobCampaignDesk(SqlCampaignRegistry(self._database)),
             idempotency=self._idempotency,
             readiness=self._readiness(),
@@ -108,6 +126,7 @@ class IngressDeployment:
         else:
             detail = "memory only: one replica of ingress, enrichment and conversation; nothing survives a restart"
             notes.append(DependencyReport(name="redis", state=DependencyState.DEGRADED, critical=False, detail=detail))
+        checks.append(language_model_check(self._language_model.states, missing=MEANING["language_model"][1]))
         for name, probe in self._probes.items():
             critical, meaning = MEANING[name]
             checks.append(Check(name=name, ask=probe.check_health, critical=critical, missing=meaning))

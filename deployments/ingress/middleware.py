@@ -1,6 +1,6 @@
 """The one middleware stack of every application, as pure ASGI: envelope, then admission, then body guard, then routes.
 
-Each layer raises `RapportError`; the envelope, outermost, turns whatever reaches it into a problem document.
+Each layer raises `RapportError`; the envelope, outermost, turns whatever reaches it into the answer of that failure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.ingress.admission import Admission
 from deployments.ingress.auth import Authenticator
 from deployments.ingress.body import BodyGuard
-from deployments.ingress.errors import log_failure, problem_response
+from deployments.ingress.errors import log_failure
+from deployments.ingress.failures import failure_response, speaks_openai
 from deployments.ingress.services import RateLimiter
 from models.ids import new_id
 from models.settings import IngressSettings
@@ -59,7 +60,11 @@ def stack(
 
     `echo_request_id` is false behind Ray Serve, whose own layer puts the `X-Request-ID` header on every answer.
     """
-    guarded = BodyGuard(app, routes=app.routes, max_bytes=settings.max_body_bytes)
+
+    def limit_of(path: str) -> int:
+        return settings.max_model_body_bytes if speaks_openai(path) else settings.max_body_bytes
+
+    guarded = BodyGuard(app, routes=app.routes, limit_of=limit_of)
     admitted = Admission(
         guarded,
         authenticator=Authenticator(settings.api_keys),
@@ -70,7 +75,7 @@ def stack(
 
 
 class Envelope:
-    """Request id, security headers, access log, timing, and a problem document for every failure.
+    """Request id, security headers, access log, timing, and an answer for every failure.
 
     Neither the log nor a metric ever holds a query value or a path's ids: they name the route.
     """
@@ -117,7 +122,7 @@ class Envelope:
         except Exception as error:
             log_failure(error)
             if not answer.status:
-                response: Response = problem_response(error)
+                response: Response = failure_response(error, scope["path"])
                 await response(scope, receive, answer.send)
             elif not answer.ended:
                 raise  # half an answer is out: only a cut connection tells the client

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from models.embedding.protocol import StrictEmbedder
 from models.enrichment.protocol import ContextReader
+from models.llm.protocol import LanguageModel
+from models.llm.types import ChatMessage
 from models.resilience.deadline import Deadline
+from models.safety.protocol import SafetyGate
 from models.sessions.types import Session, Turn
 from models.telemetry import Metrics, NoMetrics
 from models.workflows.types import InboundMessage, WorkflowResult
@@ -60,6 +64,22 @@ class ConversationDesk(Protocol):
 
         The same `client_message_id` again returns the first turn. Raises `Conflict` when the session has ended,
         `IdempotencyMismatch`, `InProgress`, and as `get`.
+        """
+        ...
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        customer_id: str | None,
+        agent_type: str | None,
+        principal: str,
+        request_id: str,
+        deadline: Deadline,
+    ) -> Turn:
+        """One turn without a session: the last message is the customer's, those before it are the history.
+
+        Raises `InvalidRequest`, `UnknownAgentType`, `DatabaseUnavailable`, `ModelUnavailable`, `DeadlineExceeded`.
         """
         ...
 
@@ -147,6 +167,9 @@ class ApiServices:
 
     router: MessageRouter
     conversation: ConversationDesk
+    language_model: LanguageModel
+    embedder: StrictEmbedder
+    safety: SafetyGate
     campaigns: CampaignDesk
     idempotency: IdempotencyStore
     readiness: Readiness

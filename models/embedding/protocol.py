@@ -25,3 +25,17 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str], *, deadline: Deadline | None = None) -> Vectors:
         """Vectors in the order of `texts`; text beyond the model's window is cut. Raises `ModelUnavailable`."""
         ...
+
+
+class StrictEmbedder(Embedder, Protocol):
+    """An embedder that can refuse text it would have to cut, and says how many tokens it read."""
+
+    async def embed_strict(
+        self, texts: Sequence[str], *, deadline: Deadline | None = None
+    ) -> tuple[Vectors, list[int]]:
+        """Vectors and tokens in the order of `texts`.
+
+        Raises `ContextLengthExceeded` pointing at every text (`/input/3`) longer than the window, and
+        `ModelUnavailable`.
+        """
+        ...

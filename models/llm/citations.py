@@ -10,7 +10,8 @@ from models.llm.types import Citation, SourcePassage
 
 # [2 "quote"], [2: “quote”] or a bare [2].
 _MARK = re.compile(r"\s*\[(\d{1,2})(?:[\s:,]*[\"“](.*?)[\"”])?\s*\]", re.DOTALL)
-_MAYBE_MARK = re.compile(r"\s*(?:\[(?:\d{0,2}|\d{1,2}[\s:,]*(?:[\"“][^\]]*)?))?\Z", re.DOTALL)
+# A quote may hold brackets of its own, so only its closing mark ends it.
+_MAYBE_MARK = re.compile(r"\s*(?:\[(?:\d{0,2}|\d{1,2}[\s:,]*(?:[\"“].*)?))?\Z", re.DOTALL)
 _WORD = re.compile(r"\w+")
 
 #: Share of a claim's words that a sentence must hold to count as the source of a bare [n].

@@ -1,19 +1,24 @@
-"""The table of language-model engines by the name used in `language_model.engine`."""
+"""The table of language-model engines by the name used in `language_model.engine` and in a request's `model`.
+
+A name is an engine of the table, alone or with a variant after the first colon: `scripted:tokens=20`, `vllm:ADAPTER`.
+"""
 
 from __future__ import annotations
 
 from typing import ClassVar, Protocol, Self
 
 from models.embedding.protocol import Embedder
-from models.llm.protocol import LanguageModel
+from models.errors import ConfigurationError
+from models.llm.protocol import Engine, LanguageModel
 from models.llm.types import Capabilities
 from models.registry import Registry
 from models.settings import LanguageModelSettings
 
 
 class LanguageModelEngine(LanguageModel, Protocol):
-    """A language model that the table can name: it knows how to build itself from the settings."""
+    """An engine that lives in this process: it knows how to build itself from the settings."""
 
+    engine: ClassVar[str]
     #: Declared by the class, so that they are known without building an engine.
     capabilities: ClassVar[Capabilities]
 
@@ -26,13 +31,54 @@ class LanguageModelEngine(LanguageModel, Protocol):
 engines: Registry[LanguageModelEngine] = Registry("language-model engine")
 engines.register("extractive", "models.llm.extractive:ExtractiveLanguageModel")
 engines.register("openai", "models.llm.openai:OpenAILanguageModel", install_hint="pip install openai")
+engines.register("azure_openai", "models.llm.azure_openai:AzureOpenAILanguageModel", install_hint="pip install openai")
+engines.register("scripted", "models.llm.scripted:ScriptedLanguageModel")
+
+#: A deployment of the same graph: whoever builds the graph supplies its object.
+VLLM = "vllm"
+#: Engines whose names may carry a variant; for others one is a mistake.
+WITH_VARIANTS = frozenset({"scripted", VLLM})
+_VLLM_CAPABILITIES = Capabilities(streaming=True, tools=True, schema=True, free_text=True, external=False)
 
 
-def build_language_model(settings: LanguageModelSettings, embedder: Embedder) -> LanguageModel:
-    """The configured engine. Raises `ConfigurationError` naming what is missing or unknown."""
-    return engines.load(settings.engine).from_settings(settings, embedder)
+def names() -> tuple[str, ...]:
+    """Every name the setting may hold, without variants."""
+    return tuple(sorted((*engines, VLLM)))
 
 
-def capabilities_of(engine: str) -> Capabilities:
-    """What an engine of the table declares. Raises `ConfigurationError` for an unknown one."""
-    return engines.load(engine).capabilities
+def engine_of(name: str) -> str:
+    """The engine that a name with or without a variant means; it need not exist."""
+    return name.partition(":")[0]
+
+
+def variant_of(name: str) -> str:
+    """What stands after the first colon of a name; empty without one."""
+    return name.partition(":")[2]
+
+
+def build_engine(name: str, settings: LanguageModelSettings, embedder: Embedder) -> Engine:
+    """The engine of this process that `name` means.
+
+    Raises `ConfigurationError` naming what is missing, unknown or malformed, and for `vllm`, which is no object of this
+    process.
+    """
+    engine = _known(name)
+    if engine == VLLM:
+        raise ConfigurationError("the vllm engine is a deployment of the graph; it cannot be built here")
+    chosen = settings.model_copy(update={"engine": name})
+    return engines.load(engine).from_settings(chosen, embedder)
+
+
+def capabilities_of(name: str) -> Capabilities:
+    """What the engine that `name` means declares. Raises `ConfigurationError` for an unknown one."""
+    engine = _known(name)
+    return _VLLM_CAPABILITIES if engine == VLLM else engines.load(engine).capabilities
+
+
+def _known(name: str) -> str:
+    engine = engine_of(name)
+    if engine not in names():
+        raise ConfigurationError(f"unknown language-model engine {engine!r}; choose one of: {', '.join(names())}")
+    if variant_of(name) and engine not in WITH_VARIANTS:
+        raise ConfigurationError(f"the language-model engine {engine!r} has no variants; name it alone, not {name!r}")
+    return engine

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from models.embedding.protocol import Embedder
-from models.errors import ModelRefused, UnsupportedByModel
+from models.errors import InvalidRequest, ModelRefused, UnsupportedByModel
 from models.llm.selection import Candidate, Selection, find_candidates, rank, select
 from models.llm.types import (
     Capabilities,
@@ -41,8 +41,10 @@ class ExtractiveLanguageModel:
     `UnsupportedByModel` what it cannot do: tools, schemas, and answers without passages.
     """
 
-    engine = "extractive"
-    capabilities = Capabilities(streaming=True, tools=False, schema=False, free_text=False, external=False)
+    engine: ClassVar[str] = "extractive"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        streaming=True, tools=False, schema=False, free_text=False, external=False
+    )
 
     def __init__(self, embedder: Embedder, *, selection: Selection | None = None) -> None:
         self._embedder = embedder
@@ -73,6 +75,8 @@ class ExtractiveLanguageModel:
         """Nothing to release: the embedder belongs to whoever built it."""
 
     async def _answer(self, request: LanguageModelRequest, deadline: Deadline) -> tuple[list[_Piece], bool]:
+        if not request.messages:
+            raise InvalidRequest("a request to a language model needs at least one message")
         question = request.question.strip()
         if request.tools:
             raise UnsupportedByModel("the extractive engine cannot call tools")

@@ -12,16 +12,12 @@ from models.resilience.deadline import Deadline
 class LanguageModel(Protocol):
     """Generates text from messages and typed passages."""
 
-    @property
-    def engine(self) -> str:
-        """Name of the engine as in the setting `language_model.engine`."""
-        ...
-
-    @property
-    def capabilities(self) -> Capabilities: ...
-
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
-        """The whole reply. Raises `UnsupportedByModel`, `ModelRefused`, `ModelUnavailable`, `DeadlineExceeded`."""
+        """The whole reply.
+
+        Raises `UnsupportedByModel`, `ContextLengthExceeded` and `ModelRefused` for what the request asks,
+        `ModelUnavailable` (or a kind of it) and `DeadlineExceeded` for what the engine fails to do.
+        """
         ...
 
     def stream(self, request: LanguageModelRequest, *, deadline: Deadline) -> AsyncIterator[Delta]:
@@ -33,3 +29,15 @@ class LanguageModel(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Engine(LanguageModel, Protocol):
+    """A language model that knows its name and what it can do: what a chain is made of."""
+
+    @property
+    def engine(self) -> str:
+        """Name as in the setting `language_model.engine`, without a variant."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...

@@ -77,12 +77,29 @@ class ToolSpec:
     parameters: Mapping[str, Any]
 
 
+class ToolMode(StrEnum):
+    """Whether a model may, must not, or must call a tool."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolChoice:
+    """How a model is to use the tools; `name` forces that one tool."""
+
+    mode: ToolMode = ToolMode.AUTO
+    name: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens as the engine counts them."""
+    """Tokens as the engine counts them; `cached_tokens` are the part of the prompt that it had already read."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -104,14 +121,25 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageModelRequest:
-    """One generation: the messages, and the passages an answer must rest on (may be empty)."""
+    """One generation: the messages, and the passages an answer must rest on (may be empty).
+
+    `model` is the name of one configured engine, which then answers alone; empty means the chain with its fallbacks.
+    `account` names what the cost is summed under beside the day, such as `campaign:cpn_5f0c`; empty for single turns.
+    """
 
     messages: tuple[ChatMessage, ...]
     passages: tuple[SourcePassage, ...] = ()
+    model: str = ""
     max_tokens: int = 512
     temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
     tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    #: A JSON schema that the reply's text must satisfy.
     response_schema: Mapping[str, Any] | None = None
+    account: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -125,7 +153,10 @@ class LanguageModelRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageModelReply:
-    """A finished generation: which engine answered, and whether it did so as a fallback."""
+    """A finished generation: which engine answered, and whether it did so as a fallback (`degraded`).
+
+    `cost_usd` is `None` when the price table does not know the model.
+    """
 
     text: str
     engine: str
@@ -134,6 +165,7 @@ class LanguageModelReply:
     citations: tuple[Citation, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage = Usage()
+    cost_usd: float | None = None
     degraded: bool = False
 
 
@@ -143,3 +175,16 @@ class Delta:
 
     text: str = ""
     reply: LanguageModelReply | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineState:
+    """How a chain finds one of its engines: `breaker` is closed, open or half_open.
+
+    `failing` is the code of its last outage, or of its last health check if that failed later; empty while it is well.
+    """
+
+    engine: str
+    breaker: str
+    external: bool
+    failing: str = ""

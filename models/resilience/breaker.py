@@ -10,6 +10,8 @@ from enum import StrEnum
 from models.errors import DeadlineExceeded, DependencyUnavailable
 
 Clock = Callable[[], float]
+#: True for an outage, false if the dependency answered, `None` if the error says nothing about it.
+Counts = Callable[[BaseException], bool | None]
 
 
 class BreakerState(StrEnum):
@@ -36,7 +38,7 @@ class CircuitBreaker:
         *,
         failures: int = 5,
         reset_after_s: float = 10.0,
-        counts: Callable[[BaseException], bool] = is_outage,
+        counts: Counts = is_outage,
         refusal: type[DependencyUnavailable] = DependencyUnavailable,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -58,8 +60,8 @@ class CircuitBreaker:
         return BreakerState.HALF_OPEN if waited else BreakerState.OPEN
 
     @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Run a call (an `await` inside is fine) under the breaker.
+    def guard(self, *, counts: Counts | None = None) -> Iterator[None]:
+        """Run a call (an `await` inside is fine) under the breaker; `counts` stands in for its own for this call.
 
         Raises `refusal`, with the seconds until the next trial, instead of running the block while open.
         """
@@ -74,9 +76,10 @@ class CircuitBreaker:
         try:
             yield
         except BaseException as exc:
-            if self._counts(exc):
+            counted = (counts or self._counts)(exc)
+            if counted:
                 self._record_failure(trial)
-            elif isinstance(exc, Exception):
+            elif counted is False and isinstance(exc, Exception):
                 # The dependency answered; that it did not like the request is not its fault.
                 self._record_success(trial)
             raise

@@ -94,16 +94,17 @@ class SafetyPolicy:
         if missing := set(Harm) - {finding.harm for finding in findings}:
             raise SafetyUnavailable(f"moderation gave no finding for {', '.join(sorted(missing))}")
         sign = ">=" if self.comparison is Comparison.AT_LEAST else ">"
-        reasons = tuple(
-            f"{finding.harm.value} severity {finding.severity} {sign} {limit}"
+        over = [
+            (finding, limit)
             for finding in findings
             for limit in (self.threshold(purpose, finding.harm),)
             if finding.severity > limit or (finding.severity == limit and self.comparison is Comparison.AT_LEAST)
-        )
+        ]
         return Verdict(
-            decision=self.objection(purpose) if reasons else Decision.ALLOW,
+            decision=self.objection(purpose) if over else Decision.ALLOW,
             findings=tuple(findings),
-            reasons=reasons,
+            reasons=tuple(f"{each.harm.value} severity {each.severity} {sign} {limit}" for each, limit in over),
+            harms=tuple(finding.harm for finding, _ in over),
             policy_version=self.version,
         )
 

@@ -64,12 +64,14 @@ class Purpose(StrEnum):
 class Verdict:
     """What the policy decided about one text, and why.
 
-    `available` is false when moderation could not run: the decision is then never `allow` (fail closed).
+    `harms` are those over their threshold. `available` is false when moderation could not run: the decision is then
+    never `allow` (fail closed).
     """
 
     decision: Decision
     findings: tuple[Finding, ...] = ()
     reasons: tuple[str, ...] = ()
+    harms: tuple[Harm, ...] = ()
     policy_version: str = ""
     available: bool = True
 

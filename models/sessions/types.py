@@ -45,7 +45,7 @@ class Turn:
     """One customer message and our reply to it. `reply` and `outcome` are `None` until the turn has ended.
 
     `reason` says why a turn ended without an answer of ours, `record_id` names a compliance record, `action_id` an
-    action that waits for confirmation.
+    action that waits for confirmation. `cost_usd` is what language models cost, `None` when that is not known.
     """
 
     turn_id: str
@@ -63,6 +63,7 @@ class Turn:
     action_id: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost_usd: float | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
 

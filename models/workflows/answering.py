@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from models.embedding.protocol import Vectors
 from models.errors import (
+    BudgetExhausted,
     DeadlineExceeded,
     DependencyUnavailable,
     ModelRefused,
@@ -27,8 +28,8 @@ from models.telemetry import Metrics, NoMetrics, Transition
 
 logger = logging.getLogger(__name__)
 
-#: No answer from a part, for whichever reason: a full queue is one of them.
-_AWAY = (DependencyUnavailable, DeadlineExceeded, Overloaded)
+#: No answer from a part, for whichever reason: a full queue or an empty purse is one of them.
+_AWAY = (DependencyUnavailable, DeadlineExceeded, Overloaded, BudgetExhausted)
 
 
 #: An offer is for campaigns: who asks for support must not be sold something instead.
@@ -47,7 +48,10 @@ class AnswerState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A moderated text with its quotes, or the reason why there is none; `text` is set only when answered."""
+    """A moderated text with its quotes, or the reason why there is none; `text` is set only when answered.
+
+    `cost_usd` is `None` when a language model was asked and nobody knows what it cost.
+    """
 
     state: AnswerState
     path: tuple[str, ...]
@@ -55,15 +59,13 @@ class Answer:
     citations: tuple[Citation, ...] = ()
     engine: str = ""
     usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = 0.0
     degraded: tuple[str, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
 class KnowledgeAnswerer:
-    """Answers only with what a passage says: a reply without a verbatim quote is no answer.
-
-    `redact` is applied to every message for a language model outside our walls.
-    """
+    """Answers only with what a passage says: a reply without a verbatim quote is no answer."""
 
     def __init__(
         self,
@@ -74,7 +76,6 @@ class KnowledgeAnswerer:
         limit: int = 5,
         min_score: float = 0.45,
         max_tokens: int = 512,
-        redact: Callable[[str], str] | None = None,
         metrics: Metrics | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -84,7 +85,6 @@ class KnowledgeAnswerer:
         self._limit = limit
         self._min_score = min_score
         self._max_tokens = max_tokens
-        self._redact = redact
         self._metrics = metrics or NoMetrics()
         self._timer = timer
         self._knowledge_seen = Transition("knowledge", logger)
@@ -126,32 +126,31 @@ class KnowledgeAnswerer:
             return Answer(state=AnswerState.NO_MATCH, path=("knowledge_searched", "no_match"), timings_ms=timings)
         started = self._timer()
         request = LanguageModelRequest(
-            messages=tuple(self._outgoing(message) for message in messages),
+            messages=tuple(messages),
             passages=sources,
             max_tokens=self._max_tokens,
             metadata={"request_id": request_id},
         )
-        path = ("knowledge_searched", "match_found")
+        path: tuple[str, ...] = ("knowledge_searched", "match_found")
         try:
             reply = await self._language_model.generate(request, deadline=deadline)
         except (ModelRefused, UnsupportedByModel):
             timings["generate"] = _ms(self._timer() - started)
-            return Answer(state=AnswerState.UNGROUNDED, path=(*path, "model_refused"), timings_ms=timings)
+            path = (*path, "model_refused")
+            return Answer(state=AnswerState.UNGROUNDED, path=path, cost_usd=None, timings_ms=timings)
         except _AWAY as exc:
             self._model_seen.down(exc)
             self._metrics.count("llm_errors_total", code=exc.code)
             return Answer(
                 state=AnswerState.UNAVAILABLE,
                 path=(*path, "language_model_unavailable"),
+                cost_usd=None,
                 degraded=("language_model",),
                 timings_ms=timings,
             )
         self._model_seen.up()
         timings["generate"] = _ms(self._timer() - started)
         return await self._moderated(reply, sources, path, timings, deadline)
-
-    def _outgoing(self, message: ChatMessage) -> ChatMessage:
-        return message if self._redact is None else replace(message, content=self._redact(message.content))
 
     async def _moderated(
         self,
@@ -169,6 +168,7 @@ class KnowledgeAnswerer:
                 path=(*path, "ungrounded"),
                 engine=reply.engine,
                 usage=reply.usage,
+                cost_usd=reply.cost_usd,
                 degraded=degraded,
                 timings_ms=timings,
             )
@@ -182,6 +182,7 @@ class KnowledgeAnswerer:
             citations=citations if allowed else (),
             engine=reply.engine,
             usage=reply.usage,
+            cost_usd=reply.cost_usd,
             degraded=degraded if available else (*degraded, "moderation"),
             timings_ms=timings,
         )

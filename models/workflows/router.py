@@ -119,7 +119,6 @@ class MessageRouter:
             limit=config.limit,
             min_score=config.min_score,
             max_tokens=config.max_tokens,
-            redact=pii.redact if language_model.capabilities.external else None,
             metrics=self._metrics,
             timer=timer,
         )

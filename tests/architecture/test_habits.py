@@ -13,10 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Technology library -> the files that alone may import it.
 OWNERS = {
     "chromadb": {"models/knowledge/chroma.py"},
-    "openai": {"models/llm/openai.py"},
-    "sentence_transformers": {"models/embedding/sentence_transformers.py"},
+    "azure": {"models/llm/azure_identity.py"},
+    "openai": {"models/llm/azure_openai.py", "models/llm/openai.py"},
+    "sentence_transformers": {"models/embedding/sentence_transformers_encoder.py"},
     "redis": {
         "models/enrichment/redis_cache.py",
+        "models/llm/redis_spend.py",
         "models/resilience/redis_bucket.py",
         "models/resilience/redis_client.py",
         "models/sessions/redis.py",
@@ -24,6 +26,9 @@ OWNERS = {
         "deployments/ingress/redis_counters.py",
     },
     "matplotlib": {"models/campaign/plots.py"},
+    "jsonschema": {"deployments/ingress/http/openai/json_schema.py"},
+    "referencing": {"deployments/ingress/http/openai/json_schema.py"},
+    "opentelemetry": {"models/llm/opentelemetry.py"},
 }
 
 

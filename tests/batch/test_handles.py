@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ray import serve
 
-from batch.handles import APPLICATION, graph_is_running, shared_embedder, shared_safety
+from batch.handles import APPLICATION, graph_is_running, shared_embedder, shared_language_model, shared_safety
 from models.embedding.protocol import Vectors
-from models.errors import DeadlineExceeded, ModelUnavailable, SafetyUnavailable
+from models.errors import DeadlineExceeded, ModelRefused, ModelUnavailable, Overloaded, SafetyUnavailable
+from models.llm.types import ChatMessage, LanguageModelReply, LanguageModelRequest, Role
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Purpose, Verdict
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -23,8 +28,6 @@ class Embedder:
         if "fail" in texts:
             raise ModelUnavailable("the model is away")
         if "hang" in texts:
-            import asyncio
-
             await asyncio.sleep(60)
         return np.full((len(texts), 4), 0.5, dtype=np.float32)
 
@@ -38,13 +41,39 @@ class Safety:
         return [Verdict(decision=Decision.ALLOW, policy_version=purpose.value) for _ in texts]
 
 
+class LanguageModel:
+    """Leaves a file where it was stopped, so that a test sees what happened in another process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def generate(self, request: LanguageModelRequest, deadline: Deadline) -> LanguageModelReply:
+        if request.question == "refuse":
+            raise ModelRefused("nothing to say")
+        if request.question == "die once" and not (self._folder / "died").exists():
+            (self._folder / "died").touch()
+            os._exit(1)
+        if request.question == "hang":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                (self._folder / "cancelled").touch()
+                raise
+        return LanguageModelReply(text=request.question.upper(), engine="loud", model="")
+
+
 class Ingress:
     def __init__(self, *others: object) -> None:
         self._others = others
 
 
 @pytest.fixture(scope="module")
-def _graph() -> Iterator[None]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("language_model")
+
+
+@pytest.fixture(scope="module")
+def _graph(folder: Path) -> Iterator[None]:
     assert not graph_is_running()
     with pytest.raises(ModelUnavailable):
         shared_embedder("m")
@@ -54,6 +83,14 @@ def _graph() -> Iterator[None]:
     others = [
         deployment(Embedder, name="embedder", ray_actor_options=small).bind(),
         deployment(Safety, name="safety", ray_actor_options=small).bind(),
+        deployment(
+            LanguageModel,
+            name="language_model",
+            max_ongoing_requests=1,
+            max_queued_requests=2,
+            graceful_shutdown_timeout_s=0,
+            ray_actor_options=small,
+        ).bind(folder),
     ]
     serve.run(deployment(Ingress, ray_actor_options=small).bind(*others), name=APPLICATION, route_prefix=None)
     yield
@@ -76,3 +113,28 @@ async def test_a_campaign_shares_the_models_of_the_graph() -> None:
     assert [verdict.policy_version for verdict in verdicts] == ["campaign", "campaign"]
     blocked = await gate.check(["fail", "a"], purpose=Purpose.CAMPAIGN)
     assert [(verdict.decision, verdict.available) for verdict in blocked] == [(Decision.BLOCK, False)] * 2
+
+
+def asked(question: str) -> LanguageModelRequest:
+    return LanguageModelRequest(messages=(ChatMessage(role=Role.USER, content=question),))
+
+
+@pytest.mark.usefixtures("_graph")
+async def test_a_job_shares_the_language_model_of_the_graph(folder: Path) -> None:
+    model = shared_language_model()
+    assert (await model.generate(asked("hello"), deadline=Deadline.after(30))).text == "HELLO"
+    with pytest.raises(ModelRefused, match="nothing to say"):
+        await model.generate(asked("refuse"), deadline=Deadline.after(30))
+    # Its only replica dies under the request; the next one answers it.
+    assert (await model.generate(asked("die once"), deadline=Deadline.after(60))).text == "DIE ONCE"
+
+    async def was_cancelled() -> bool:
+        return (folder / "cancelled").exists()
+
+    with pytest.raises(DeadlineExceeded):
+        await model.generate(asked("hang"), deadline=Deadline.after(0.5))
+    await until(was_cancelled)
+
+    calls = (model.generate(asked("hang"), deadline=Deadline.after(2)) for _ in range(8))
+    ends = {type(end) for end in await asyncio.gather(*calls, return_exceptions=True)}
+    assert ends == {DeadlineExceeded, Overloaded}

@@ -1,88 +1,53 @@
-"""What every language model promises: the extractive engine on MiniLM, the OpenAI engine over its real wire format."""
+"""What every engine of this process promises; those behind an endpoint over their real wire format."""
 
 from __future__ import annotations
 
-import asyncio
-import random
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
+import jsonschema
 import pytest
 
-from models.embedding.sentence_transformers import SentenceTransformerEmbedder
-from models.errors import (
-    ConfigurationError,
-    ContextLengthExceeded,
-    DeadlineExceeded,
-    ModelRefused,
-    ModelUnavailable,
-    UnsupportedByModel,
-)
-from models.llm.engines import build_language_model, engines
-from models.llm.extractive import ExtractiveLanguageModel
-from models.llm.openai import OpenAILanguageModel, is_outage, is_transient
-from models.llm.protocol import LanguageModel
-from models.llm.types import (
-    ChatMessage,
-    FinishReason,
-    LanguageModelReply,
-    LanguageModelRequest,
-    Role,
-    SourcePassage,
-    ToolSpec,
-)
-from models.resilience.breaker import CircuitBreaker
+from models.embedding.protocol import Embedder
+from models.errors import ConfigurationError, DeadlineExceeded, InvalidRequest, ModelRefused
+from models.llm.engines import build_engine, capabilities_of, engine_of, names
+from models.llm.protocol import Engine
+from models.llm.types import ChatMessage, FinishReason, Role, ToolChoice, ToolSpec
 from models.resilience.deadline import Deadline
-from models.resilience.retry import RetryPolicy
 from models.settings import LanguageModelSettings
-from tests.fakes.openai_server import OpenAIServer, text_chunks, tool_chunks
+from tests.fakes.embedder import HashingEmbedder
+from tests.fakes.language_model import PASSAGES, QUESTION, asking, streamed
+from tests.fakes.openai_server import Event, OpenAIServer, text_chunks, text_events, tool_chunks, tool_events
 
-
-def passage(name: str, text: str, score: float = 0.0) -> SourcePassage:
-    return SourcePassage(
-        passage_id=f"{name}#0", document_id=name, title=name.capitalize(), version="1", text=text, score=score
-    )
-
-
-PASSAGES = (
-    passage(
-        "refunds",
-        "## How long a refund takes\n\nMedley sends a product refund within five business days after the return has "
-        "arrived. It is paid to the card that was used. Your bank may need a few more days.\n\n"
-        "## Who can ask\n\nEvery customer can ask for a refund in the chat.",
-    ),
-    passage("copy", "Medley sends a product refund within five business days after the return has arrived."),
-    passage(
-        "invites",
-        "To invite a colleague:\n\n1. Open **Settings** and choose Team.\n2. Select Invite.\n3. Enter the address.\n",
-    ),
-    passage(
-        "calendar", "The calendar shows every appointment of the day.\n\n| Day | Hours |\n|---|---|\n| Monday | 9 |"
-    ),
-)
-SCRIPT = (
+CITED = (
     "A refund takes five business",
     ' days [1 "within five business days after the return has',
     ' arrived"]. Nice weather [3 "made up words"].',
 )
+SCHEMA = {
+    "type": "object",
+    "properties": {"stars": {"type": "integer", "minimum": 1}, "why": {"type": "string"}},
+    "required": ["stars", "why"],
+    "additionalProperties": False,
+}
+TOOLS = (
+    ToolSpec(name="cancel_order", description="Cancels an order", parameters={"type": "object"}),
+    ToolSpec(
+        name="find_order",
+        description="Finds an order",
+        parameters={"type": "object", "properties": {"order": {"type": "string"}}, "required": ["order"]},
+    ),
+)
 
 
-def asking(question: str, **options: object) -> LanguageModelRequest:
-    fields: dict[str, object] = {
-        "messages": (ChatMessage(role=Role.USER, content=question),),
-        "passages": PASSAGES,
-        **options,
-    }
-    return LanguageModelRequest(**fields)  # type: ignore[arg-type]  # fields of the request by name
-
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """An engine, and how to make it ready to answer the next question."""
 
-    model: LanguageModel
-    prepare: Callable[[], object]
-    prepare_refusal: Callable[[], object]
+    model: Engine
+    says: Callable[..., object]
+    calls: Callable[..., object]
 
 
 @pytest.fixture
@@ -93,46 +58,71 @@ def server() -> Iterator[OpenAIServer]:
     assert running.unused == 0, "the engine made fewer calls than the test scripted"
 
 
-@pytest.fixture
-async def openai_model(server: OpenAIServer) -> AsyncIterator[OpenAILanguageModel]:
-    async def at_once(_: float) -> None:
-        return None
-
-    retry = RetryPolicy(retryable=is_transient, random=random.Random(1), sleep=at_once)
-    model = OpenAILanguageModel("wire-model", api_key="k", base_url=server.base_url, retry=retry)
-    yield model
-    await model.close()
-
-
-@pytest.fixture
-def extractive(minilm: SentenceTransformerEmbedder) -> ExtractiveLanguageModel:
-    return ExtractiveLanguageModel(minilm)
-
-
-@pytest.fixture(params=["extractive", "openai"])
-def stage(request: pytest.FixtureRequest) -> Stage:
-    if request.param == "extractive":
-        return Stage(request.getfixturevalue("extractive"), lambda: None, lambda: None)
-    server: OpenAIServer = request.getfixturevalue("server")
-    model: OpenAILanguageModel = request.getfixturevalue("openai_model")
-    return Stage(
-        model,
-        lambda: server.streams(text_chunks(*SCRIPT)),
-        lambda: server.streams(text_chunks("NO_", "ANSWER")),
+def settings_for(server: OpenAIServer, engine: str, api: str) -> LanguageModelSettings:
+    return LanguageModelSettings.model_validate(
+        {
+            "engine": engine,
+            "openai_api": api,
+            "azure_api": api,
+            "openai_base_url": server.base_url,
+            "openai_model": "wire-model",
+            "azure_endpoint": server.endpoint,
+            "azure_deployment": "wire-model",
+            "azure_api_key": "azure-key",
+        }
     )
 
 
-QUESTION = "How long does a refund take?"
+WIRE: dict[str, tuple[str, str]] = {
+    "openai chat": ("openai", "chat"),
+    "openai responses": ("openai", "responses"),
+    "azure chat": ("azure_openai", "chat"),
+    "azure responses": ("azure_openai", "responses"),
+}
+
+
+@pytest.fixture(params=["extractive", "scripted", *WIRE])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def embedder(request: pytest.FixtureRequest, name: str) -> Embedder:
+    """The real one for the engine that needs it."""
+    chosen: Embedder = request.getfixturevalue("minilm") if name == "extractive" else HashingEmbedder()
+    return chosen
+
+
+@pytest.fixture
+async def stage(request: pytest.FixtureRequest, name: str, embedder: Embedder) -> AsyncIterator[Stage]:
+    def nothing(*_: object, **__: object) -> None:
+        return None
+
+    if name not in WIRE:
+        yield Stage(model=build_engine(name, LanguageModelSettings(), embedder), says=nothing, calls=nothing)
+        return
+    engine, api = WIRE[name]
+    server: OpenAIServer = request.getfixturevalue("server")
+    text: Callable[..., list[Event]] = text_chunks if api == "chat" else text_events
+    tool: Callable[..., list[Event]] = tool_chunks if api == "chat" else tool_events
+    model = build_engine(engine, settings_for(server, engine, api), embedder)
+    yield Stage(
+        model=model,
+        says=lambda *pieces, **options: server.streams(text(*pieces, **options)),
+        calls=lambda *pieces: server.streams(tool(*pieces)),
+    )
+    await model.close()
 
 
 def test_every_engine_of_the_table_stands_in_this_suite() -> None:
-    assert set(engines) == {"extractive", "openai"}
+    assert set(names()) == {"extractive", "scripted", "vllm", *(engine for engine, _ in WIRE.values())}
 
 
-async def test_a_reply_names_its_engine_and_cites_verbatim(stage: Stage) -> None:
-    stage.prepare()
+async def test_a_reply_names_its_engine_counts_tokens_and_cites_verbatim(stage: Stage) -> None:
+    stage.says(*CITED)
     reply = await stage.model.generate(asking(QUESTION), deadline=Deadline.after(30))
     assert "five business days" in reply.text
+    assert "[" not in reply.text
     assert reply.engine == stage.model.engine
     assert reply.finish_reason is FinishReason.STOP
     assert reply.usage.prompt_tokens > 0
@@ -144,17 +134,18 @@ async def test_a_reply_names_its_engine_and_cites_verbatim(stage: Stage) -> None
 
 
 async def test_streamed_pieces_joined_are_the_reply_s_text(stage: Stage) -> None:
-    stage.prepare()
+    stage.says(*CITED)
     pieces, reply = await streamed(stage.model, asking(QUESTION))
-    stage.prepare()
+    stage.says(*CITED)
     assert "".join(pieces) == reply.text
     assert reply == await stage.model.generate(asking(QUESTION), deadline=Deadline.after(30))
 
 
 async def test_passages_without_the_answer_are_refused_and_nothing_is_shown(stage: Stage) -> None:
-    stage.prepare_refusal()
+    question = asking("How tall is Mount Everest?", model="scripted:text=NO_ANSWER")
+    stage.says("NO_", "ANSWER")
     with pytest.raises(ModelRefused):
-        await anext(stage.model.stream(asking("How tall is Mount Everest?"), deadline=Deadline.after(30)))
+        await anext(stage.model.stream(question, deadline=Deadline.after(30)))
 
 
 async def test_a_spent_deadline_is_named(stage: Stage) -> None:
@@ -162,254 +153,112 @@ async def test_a_spent_deadline_is_named(stage: Stage) -> None:
         await stage.model.generate(asking("Never asked before: refunds?"), deadline=Deadline.after(0))
 
 
+async def test_a_request_without_messages_is_the_caller_s_mistake(stage: Stage) -> None:
+    with pytest.raises(InvalidRequest):
+        await stage.model.generate(asking("", messages=()), deadline=Deadline.after(30))
+
+
+async def test_half_of_a_character_breaks_nothing(stage: Stage) -> None:
+    stage.says("A refund takes five business days \ud83d", "\ude00 and \ud800 more.")
+    pieces, reply = await streamed(stage.model, asking(f"{QUESTION} \ud83d"))
+    assert "".join(pieces) == reply.text
+    reply.text.encode()
+
+
+async def test_a_cut_reply_says_so(stage: Stage) -> None:
+    stage.says("A refund", finish="length")
+    reply = await stage.model.generate(asking(QUESTION, max_tokens=2), deadline=Deadline.after(30))
+    assert reply.finish_reason is FinishReason.LENGTH
+
+
+async def test_text_without_passages_is_left_as_it_is(stage: Stage) -> None:
+    if not stage.model.capabilities.free_text:
+        pytest.skip("the engine has no text of its own")
+    stage.says("See [1] ", "and NO_ANSWER")
+    question = asking("Hello", passages=(), model="scripted:text=See%20[1]%20and%20NO_ANSWER")
+    pieces, reply = await streamed(stage.model, question)
+    assert "".join(pieces) == reply.text == "See [1] and NO_ANSWER"
+    assert reply.citations == ()
+
+
+async def test_a_demanded_tool_is_called_with_arguments_that_parse(stage: Stage) -> None:
+    if not stage.model.capabilities.tools:
+        pytest.skip("the engine calls no tools")
+    stage.calls("find_order", '{"order', '": "A1"}')
+    demand = asking("Where is A1?", passages=(), tools=TOOLS, tool_choice=ToolChoice(name="find_order"))
+    pieces, reply = await streamed(stage.model, demand)
+    (call,) = reply.tool_calls
+    assert call.id
+    assert call.name == "find_order"
+    jsonschema.validate(json.loads(call.arguments), TOOLS[1].parameters)
+    assert reply.finish_reason is FinishReason.TOOL_CALLS
+    assert "".join(pieces) == reply.text == ""
+    stage.says("It is on its way.")
+    answered = asking(
+        "",
+        passages=(),
+        tools=TOOLS,
+        messages=(
+            *demand.messages,
+            ChatMessage(role=Role.ASSISTANT, content="", tool_calls=reply.tool_calls),
+            ChatMessage(role=Role.TOOL, content='{"state": "sent"}', tool_call_id=call.id),
+        ),
+    )
+    after = await stage.model.generate(answered, deadline=Deadline.after(30))
+    assert after.text
+    assert after.tool_calls == ()
+
+
+async def test_a_schema_is_filled_and_not_taken_for_citations(stage: Stage) -> None:
+    if not stage.model.capabilities.schema:
+        pytest.skip("the engine fills no schema")
+    stage.says('{"stars": 4, "why"', ': "the fast [1] refund"}')
+    request = asking(QUESTION, response_schema=SCHEMA)
+    pieces, reply = await streamed(stage.model, request)
+    assert "".join(pieces) == reply.text
+    jsonschema.validate(json.loads(reply.text), SCHEMA)
+
+
 async def test_health_is_answered(stage: Stage) -> None:
     await stage.model.check_health()
-
-
-async def streamed(model: LanguageModel, request: LanguageModelRequest) -> tuple[list[str], LanguageModelReply]:
-    deltas = [delta async for delta in model.stream(request, deadline=Deadline.after(30))]
-    reply = deltas[-1].reply
-    assert reply is not None
-    assert all(delta.reply is None for delta in deltas[:-1])
-    return [delta.text for delta in deltas], reply
-
-
-# The extractive engine
-
-
-async def test_the_same_request_always_gets_the_same_reply(
-    extractive: ExtractiveLanguageModel, minilm: SentenceTransformerEmbedder
-) -> None:
-    first = await extractive.generate(asking(QUESTION), deadline=Deadline.after(30))
-    fresh_embedder = SentenceTransformerEmbedder(max_batch=3, threads=1)
-    fresh = ExtractiveLanguageModel(fresh_embedder)
-    noise = asyncio.gather(*(fresh_embedder.embed([f"noise {n} " * n]) for n in range(1, 12)))
-    assert await fresh.generate(asking(QUESTION), deadline=Deadline.after(60)) == first
-    await noise
-    await fresh_embedder.close()
-
-
-async def test_what_several_passages_say_is_said_once(extractive: ExtractiveLanguageModel) -> None:
-    reply = await extractive.generate(asking(QUESTION), deadline=Deadline.after(30))
-    assert reply.text.count("five business days") == 1
-    assert 1 <= len(reply.citations) <= 4
-
-
-async def test_sentences_keep_the_order_of_the_passages(extractive: ExtractiveLanguageModel) -> None:
-    reply = await extractive.generate(
-        asking("How long does a refund take and where is it paid?"), deadline=Deadline.after(30)
-    )
-    places = [PASSAGES[0].text.find(citation.quote) for citation in reply.citations]
-    assert places == sorted(places)
-
-
-async def test_a_sentence_that_leans_on_another_brings_it_along(extractive: ExtractiveLanguageModel) -> None:
-    reply = await extractive.generate(asking("To which card is it paid?"), deadline=Deadline.after(30))
-    assert reply.text.startswith("Medley sends a product refund")
-    assert "It is paid to the card that was used." in reply.text
-
-
-async def test_steps_are_given_whole_in_order_and_as_plain_text(extractive: ExtractiveLanguageModel) -> None:
-    reply = await extractive.generate(asking("How do I invite a colleague?"), deadline=Deadline.after(30))
-    assert reply.text == (
-        "To invite a colleague:\n1. Open Settings and choose Team.\n2. Select Invite.\n3. Enter the address."
-    )
-    assert [citation.quote for citation in reply.citations][1] == "Open **Settings** and choose Team."
-
-
-async def test_a_budget_of_tokens_is_kept_and_said(extractive: ExtractiveLanguageModel) -> None:
-    whole = await extractive.generate(asking("How do I invite a colleague?"), deadline=Deadline.after(30))
-    short = await extractive.generate(
-        asking("How do I invite a colleague?", max_tokens=12), deadline=Deadline.after(30)
-    )
-    tiny = await extractive.generate(asking(QUESTION, max_tokens=3), deadline=Deadline.after(30))
-    assert whole.text.startswith(short.text)
-    assert (short.finish_reason, tiny.finish_reason) == (FinishReason.LENGTH, FinishReason.LENGTH)
-    assert short.usage.completion_tokens <= 14  # the marks of a list are not counted against the budget
-    assert tiny.text == "Medley sends a"
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        asking(QUESTION, passages=()),
-        asking(QUESTION, tools=(ToolSpec(name="t", description="d", parameters={}),)),
-        asking(QUESTION, response_schema={"type": "object"}),
-        asking("  "),
-        asking(QUESTION, messages=()),
-    ],
-    ids=["no passages", "tools", "schema", "empty question", "no message"],
-)
-async def test_what_it_cannot_do_is_said(extractive: ExtractiveLanguageModel, request_: LanguageModelRequest) -> None:
-    with pytest.raises(UnsupportedByModel):
-        await extractive.generate(request_, deadline=Deadline.after(30))
-
-
-async def test_passages_without_a_sentence_are_refused(extractive: ExtractiveLanguageModel) -> None:
-    odd = (passage("a", "# Only a heading"), passage("b", "| a | table |"), passage("c", ""))
-    with pytest.raises(ModelRefused):
-        await extractive.generate(asking(QUESTION, passages=odd), deadline=Deadline.after(30))
-
-
-# The OpenAI engine over the wire
-
-
-async def test_passages_travel_as_numbered_sources_and_marks_are_not_shown(
-    server: OpenAIServer, openai_model: OpenAILanguageModel
-) -> None:
-    server.streams(text_chunks(*SCRIPT))
-    reply = await openai_model.generate(asking(QUESTION), deadline=Deadline.after(30))
-    assert reply.text == "A refund takes five business days. Nice weather."
-    (sent,) = server.requests
-    assert sent["messages"][0]["role"] == "system"
-    assert f"[2] Copy\n{PASSAGES[1].text}" in sent["messages"][0]["content"]
-    assert sent["messages"][-1] == {"role": "user", "content": QUESTION}
-    assert sent["max_tokens"] == 512
-
-
-async def test_text_without_passages_is_left_as_it_is(server: OpenAIServer, openai_model: OpenAILanguageModel) -> None:
-    server.streams(text_chunks("See [1] ", "and NO_ANSWER"))
-    pieces, reply = await streamed(openai_model, asking("Hello", passages=()))
-    assert "".join(pieces) == reply.text == "See [1] and NO_ANSWER"
-    assert reply.model == "wire-model"
-
-
-async def test_tool_calls_are_put_together(server: OpenAIServer, openai_model: OpenAILanguageModel) -> None:
-    server.streams(tool_chunks("find_order", '{"order', '": "A1"}'))
-    tool = ToolSpec(name="find_order", description="Finds an order", parameters={"type": "object"})
-    reply = await openai_model.generate(asking("Where is A1?", passages=(), tools=(tool,)), deadline=Deadline.after(30))
-    (call,) = reply.tool_calls
-    assert (call.id, call.name, call.arguments) == ("call_1", "find_order", '{"order": "A1"}')
-    assert reply.finish_reason is FinishReason.TOOL_CALLS
-    assert server.requests[0]["tools"][0]["function"]["name"] == "find_order"
-
-
-async def test_a_transient_failure_before_the_first_token_is_tried_again(
-    server: OpenAIServer, openai_model: OpenAILanguageModel
-) -> None:
-    server.fails(500)
-    server.fails(429, headers={"retry-after": "1"})
-    server.fails(503)
-    server.streams(text_chunks("Here."))
-    reply = await openai_model.generate(asking("Hi", passages=()), deadline=Deadline.after(30))
-    assert reply.text == "Here."
-    assert len(server.requests) == 4
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "expected"),
-    [
-        (401, "invalid_api_key", ModelUnavailable),
-        (403, None, ModelUnavailable),
-        (404, "model_not_found", ModelUnavailable),
-        (429, "insufficient_quota", ModelUnavailable),
-        (400, "context_length_exceeded", ContextLengthExceeded),
-        (400, None, UnsupportedByModel),
-        (422, None, UnsupportedByModel),
-    ],
-)
-async def test_what_another_try_cannot_mend_is_typed_at_once(
-    server: OpenAIServer, openai_model: OpenAILanguageModel, status: int, code: str | None, expected: type[Exception]
-) -> None:
-    server.fails(status, code=code)
-    with pytest.raises(expected) as caught:
-        await openai_model.generate(asking("Hi", passages=()), deadline=Deadline.after(30))
-    assert len(server.requests) == 1
-    assert "secret upstream text" not in str(caught.value)
-
-
-async def test_a_server_that_keeps_failing_is_given_up_after_three_retries(
-    server: OpenAIServer, openai_model: OpenAILanguageModel
-) -> None:
-    for _ in range(4):
-        server.fails(500)
-    with pytest.raises(ModelUnavailable):
-        await openai_model.generate(asking("Hi", passages=()), deadline=Deadline.after(30))
-
-
-async def test_an_endpoint_that_keeps_failing_is_left_alone_until_a_trial_gets_through(server: OpenAIServer) -> None:
-    now = 0.0
-    breaker = CircuitBreaker(
-        "model", failures=2, reset_after_s=10, counts=is_outage, refusal=ModelUnavailable, clock=lambda: now
-    )
-    model = OpenAILanguageModel(
-        "wire-model",
-        api_key="k",
-        base_url=server.base_url,
-        retry=RetryPolicy(retries=0, retryable=is_transient),
-        breaker=breaker,
-    )
-    question = asking("Hi", passages=())
-    # What the endpoint refuses is not its outage, so the count begins anew.
-    for status in (500, 400, 500, 503):
-        server.fails(status)
-        with pytest.raises((ModelUnavailable, UnsupportedByModel)):
-            await model.generate(question, deadline=Deadline.after(30))
-    with pytest.raises(ModelUnavailable, match="circuit open") as refused:
-        await model.generate(question, deadline=Deadline.after(30))
-    assert (len(server.requests), refused.value.retry_after_s) == (4, 10)
-    now = 10.0
-    server.streams(text_chunks("Here."))
-    assert (await model.generate(question, deadline=Deadline.after(30))).text == "Here."
-    await model.close()
-
-
-async def test_every_engine_has_a_breaker_of_its_own(server: OpenAIServer, openai_model: OpenAILanguageModel) -> None:
-    for _ in range(5):
-        server.fails(500)
-    question = asking("Hi", passages=())
-    for _ in range(3):  # four tries, one more, and none
-        with pytest.raises(ModelUnavailable):
-            await openai_model.generate(question, deadline=Deadline.after(30))
-    assert len(server.requests) == 5
-
-
-async def test_no_endpoint_is_unavailable(openai_model: OpenAILanguageModel, server: OpenAIServer) -> None:
-    server.close()
-    with pytest.raises(ModelUnavailable):
-        await openai_model.generate(asking("Hi", passages=()), deadline=Deadline.after(30))
-    with pytest.raises(ModelUnavailable):
-        await openai_model.check_health()
-
-
-@pytest.mark.parametrize("chunks", [[], text_chunks("Begun")[:1]], ids=["before the first token", "in the middle"])
-async def test_a_silent_endpoint_meets_the_deadline_and_is_hung_up_on(
-    server: OpenAIServer, openai_model: OpenAILanguageModel, chunks: list[dict[str, object]]
-) -> None:
-    server.streams(chunks, then_hangs=True)
-    with pytest.raises(DeadlineExceeded):
-        await openai_model.generate(asking("Hi", passages=()), deadline=Deadline.after(0.5))
-    assert await asyncio.to_thread(server.hung_up.wait, 5)
-
-
-async def test_closing_the_stream_cancels_the_model_s_work(
-    server: OpenAIServer, openai_model: OpenAILanguageModel
-) -> None:
-    server.streams(text_chunks("Begun")[:1], then_hangs=True)
-    deltas = openai_model.stream(asking("Hi", passages=()), deadline=Deadline.after(30))
-    assert (await anext(deltas)).text == "Begun"
-    await deltas.aclose()  # type: ignore[attr-defined]  # an async generator, as every engine's stream is
-    assert await asyncio.to_thread(server.hung_up.wait, 5)
 
 
 # Building from settings
 
 
-def test_engines_are_built_from_settings(minilm: SentenceTransformerEmbedder) -> None:
-    assert build_language_model(LanguageModelSettings(), minilm).engine == "extractive"
-    own = LanguageModelSettings(engine="openai", openai_base_url="http://127.0.0.1:1/v1")
-    assert build_language_model(own, minilm).engine == "openai"
-
-
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        (LanguageModelSettings(engine="openai"), "OPENAI_API_KEY"),
-        (LanguageModelSettings(engine="parrot"), "extractive, openai"),
+        ({"engine": "openai"}, "OPENAI_API_KEY"),
+        ({"engine": "parrot"}, "azure_openai, extractive, openai, scripted, vllm"),
+        ({"engine": "vllm"}, "deployment of the graph"),
+        ({"engine": "scripted:tokens=many"}, "tokens"),
+        ({"engine": "azure_openai"}, "AZURE_OPENAI_ENDPOINT"),
+        ({"engine": "azure_openai", "azure_endpoint": "https://r.openai.azure.com"}, "AZURE_DEPLOYMENT"),
+        (
+            {"engine": "azure_openai", "azure_endpoint": "https://r.openai.azure.com", "azure_deployment": "d"},
+            "AZURE_OPENAI_API_KEY",
+        ),
+        (
+            {"engine": "azure_openai", "azure_endpoint": "http://far.example", "azure_deployment": "d"},
+            "https",
+        ),
     ],
 )
-def test_a_misconfigured_engine_says_what_to_mend(
-    settings: LanguageModelSettings, named: str, minilm: SentenceTransformerEmbedder
-) -> None:
+def test_a_misconfigured_engine_says_what_to_mend(settings: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
-        build_language_model(settings, minilm)
+        build_engine(settings["engine"], LanguageModelSettings.model_validate(settings), HashingEmbedder())
+
+
+def test_a_variant_is_part_of_the_name_and_not_of_the_engine() -> None:
+    assert engine_of("scripted:tokens=3,text=a:b") == "scripted"
+    assert capabilities_of("vllm:ADAPTER") == capabilities_of("vllm")
+    assert not capabilities_of("extractive").tools
+    with pytest.raises(ConfigurationError, match="parrot"):
+        capabilities_of("parrot:tokens=3")
+
+
+def test_an_engine_built_by_name_has_the_variant_of_that_name() -> None:
+    settings = LanguageModelSettings(engine="extractive", fallbacks=("scripted:external=1",))
+    assert build_engine("scripted:external=1", settings, HashingEmbedder()).capabilities.external
+    assert not build_engine("scripted", settings, HashingEmbedder()).capabilities.external

@@ -23,6 +23,7 @@ from models.sessions.redis import RedisSessionStore
 from models.sessions.redis_lock import RedisSessionLock
 from models.sessions.types import HandoffReason, Outcome, Session, SessionStatus, Turn
 from tests.fakes.redis_server import RedisServer
+from tests.waiting import until
 
 
 @dataclass
@@ -196,8 +197,11 @@ class TestRedis:
 
     async def test_redis_itself_forgets_what_has_expired(self, client: Redis, clock: Clock) -> None:
         await RedisSessionStore(client).save(session_at(clock, ttl_s=0.2))
-        await asyncio.sleep(0.4)
-        assert await client.keys("*") == []
+
+        async def forgotten() -> bool:
+            return await client.keys("*") == []
+
+        await until(forgotten)
 
     async def test_a_silent_redis_is_named_quickly_and_heals(
         self, redis_server: RedisServer, client: Redis, clock: Clock
@@ -236,7 +240,15 @@ class TestRedis:
     async def test_a_long_turn_keeps_its_lease(self, client: Redis) -> None:
         lock = RedisSessionLock(client, lease_s=0.3)
         async with lock.hold("ses_1", deadline=Deadline.after(1)):
-            await asyncio.sleep(0.8)
+            renewals, last = 0, await client.pttl("rapport:sessions:lock:ses_1")
+
+            async def outlived_its_first_lease() -> bool:
+                nonlocal renewals, last
+                before, last = last, await client.pttl("rapport:sessions:lock:ses_1")
+                renewals += last > before  # time alone only makes it less
+                return renewals == 4  # a third of a lease apart
+
+            await until(outlived_its_first_lease)
             with pytest.raises(InProgress):
                 async with lock.hold("ses_1", deadline=Deadline.after(0.1)):
                     pass

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from models.classification.types import Category, Classification, Intent
 from models.embedding.protocol import Vectors
 from models.knowledge.types import Chunk, DocumentKind, Passage
-from models.llm.types import Capabilities, Citation, Delta, LanguageModelReply, LanguageModelRequest, Usage
+from models.llm.types import Citation, Delta, LanguageModelReply, LanguageModelRequest, Usage
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Finding, PIISpan, PIIType, Purpose, Verdict
 from models.workflows.types import Channel, OrderSummary, Severity
@@ -143,16 +143,11 @@ class KeywordKnowledge:
 class QuotingLanguageModel:
     """Quotes its first passage whole; `error` is raised, and `text` or `quote` bend what it says."""
 
-    external: bool = False
     error: Exception | None = None
     text: str | None = None
     quote: str | None = None
     requests: list[LanguageModelRequest] = field(default_factory=list)
     engine = "quoting"
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities(streaming=False, tools=False, schema=False, free_text=False, external=self.external)
 
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
         self.requests.append(request)
@@ -173,6 +168,7 @@ class QuotingLanguageModel:
             model="quoting-1",
             citations=(citation,),
             usage=Usage(prompt_tokens=7, completion_tokens=5),
+            cost_usd=0.002,
         )
 
     async def stream(self, request: LanguageModelRequest, *, deadline: Deadline) -> AsyncIterator[Delta]:

@@ -29,14 +29,14 @@ SAFETY = Wordings.read(CONFIG / "safety_replies.yaml", SAFETY_REPLIES)
 class Desk:
     """A `MessageRouter` over fakes; each fake is an attribute."""
 
-    def __init__(self, pii: PIIDetector | None = None, *, external: bool = False) -> None:
+    def __init__(self, pii: PIIDetector | None = None) -> None:
         self.journal: list[str] = []
         self.embedder = HashingEmbedder()
         self.classifier = ScriptedClassifier()
         self.gate = ScriptedGate(self.journal)
         self.pii = EmailDetector()
         self.knowledge = KeywordKnowledge()
-        self.language_model = QuotingLanguageModel(external=external)
+        self.language_model = QuotingLanguageModel()
         self.orders = Orders()
         self.customers = Customers(known={"customer_1", "customer_2"})
         self.compliance = Compliance(self.journal)

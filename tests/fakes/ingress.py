@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import httpx2
+from openai import AsyncOpenAI
 
 from deployments.ingress.http import build_api, build_context_api
 from deployments.ingress.metrics_page import LocalCounterMemory, MetricsPage
@@ -32,13 +34,14 @@ from models.errors import (
     UnknownAgentType,
     UnknownCustomer,
 )
-from models.llm.types import Citation
+from models.llm.types import ChatMessage, Citation
 from models.resilience.deadline import Deadline
 from models.sessions.types import Outcome, Session, SessionStatus, Turn
 from models.settings import Settings
 from models.workflows.types import InboundMessage, NextStep, PreparedAction, WorkflowResult
 from providers.systems.campaigns import CampaignRun, CampaignStatus
 from providers.systems.idempotency import Fresh, Replay
+from tests.fakes.models import FakeEmbedder, FakeGate, FakeLanguageModel
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CITATION = Citation(
@@ -100,6 +103,9 @@ class FakeConversation:
     gate: asyncio.Event | None = None
     fails: BaseException | None = None
     arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    completed: list[dict[str, Any]] = field(default_factory=list)
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Outcome = Outcome.ANSWERED
 
     async def open(
         self, *, customer_id: str | None, agent_type: str | None, principal: str, metadata: dict[str, str]
@@ -171,6 +177,42 @@ class FakeConversation:
         turns = tuple(done if each.turn_id == done.turn_id else each for each in session.turns)
         self.sessions[session_id] = replace(session, turns=turns)
         return done
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        customer_id: str | None,
+        agent_type: str | None,
+        principal: str,
+        request_id: str,
+        deadline: Deadline,
+    ) -> Turn:
+        if agent_type == "astrologer":
+            raise UnknownAgentType("there is no such agent type")
+        self.completed.append(
+            {"messages": messages, "customer_id": customer_id, "agent_type": agent_type, "principal": principal}
+        )
+        self.arrived.release()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
+        self.finished.set()
+        return Turn(
+            turn_id="turn_1",
+            client_message_id=None,
+            text=messages[-1].content,
+            at=NOW,
+            outcome=self.outcome,
+            reply=f"{CITATION.quote} Then choose Invite.",
+            citations=(CITATION,),
+            engine="extractive",
+            degraded=("context",),
+            ticket_id="tck_1",
+            prompt_tokens=12,
+            completion_tokens=5,
+        )
 
 
 @dataclass
@@ -320,9 +362,13 @@ class FakeRateLimiter:
 class RecordingMetrics:
     counted: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     observed: list[tuple[str, float, dict[str, str]]] = field(default_factory=list)
+    #: Set once a request has been recorded, which happens after its last byte.
+    request_recorded: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
         self.counted.append((name, labels))
+        if name == "http_requests_total":
+            self.request_recorded.set()
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         self.observed.append((name, value, labels))
@@ -339,6 +385,9 @@ class World:
     settings: Settings = field(default_factory=Settings)
     router: FakeRouter = field(default_factory=FakeRouter)
     conversation: FakeConversation = field(default_factory=FakeConversation)
+    language_model: FakeLanguageModel = field(default_factory=FakeLanguageModel)
+    embedder: FakeEmbedder = field(default_factory=FakeEmbedder)
+    gate: FakeGate = field(default_factory=FakeGate)
     reader: FakeReader = field(default_factory=FakeReader)
     campaigns: FakeCampaigns = field(default_factory=FakeCampaigns)
     idempotency: FakeIdempotency = field(default_factory=FakeIdempotency)
@@ -351,6 +400,9 @@ class World:
             ApiServices(
                 router=self.router,
                 conversation=self.conversation,
+                language_model=self.language_model,
+                embedder=self.embedder,
+                safety=self.gate,
                 campaigns=self.campaigns,
                 idempotency=self.idempotency,
                 readiness=self.readiness,
@@ -381,3 +433,11 @@ class World:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with httpx.AsyncClient(transport=ByPrefix(), base_url="http://127.0.0.1:8000", headers=headers) as client:
             yield client
+
+    @asynccontextmanager
+    async def openai(self, *, key: str = "none", host: str = "127.0.0.1") -> AsyncIterator[AsyncOpenAI]:
+        """The official client, unchanged but for its base URL; it repeats nothing, so that a test sees each failure."""
+        transport = httpx2.ASGITransport(app=self.api, client=(host, 50_000), raise_app_exceptions=False)
+        base_url = "http://127.0.0.1:8000/v1"
+        async with httpx2.AsyncClient(transport=transport) as http:
+            yield AsyncOpenAI(api_key=key, base_url=base_url, http_client=http, max_retries=0)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ CUSTOMERS = 500
 class System:
     """A running system, as a user reaches it."""
 
-    def __init__(self, state: Path, *, environment: dict[str, str] | None = None, customers: int = CUSTOMERS) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        customers: int = CUSTOMERS,
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.state = state
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -36,7 +43,7 @@ class System:
         }
         command = [sys.executable, "-m", "deployments.local", "--customers", str(customers)]
         self.launcher = subprocess.Popen(
-            [*command, "--dashboard-port", str(free_port())],
+            [*command, "--dashboard-port", str(free_port()), *arguments],
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -46,10 +53,14 @@ class System:
         self.output: list[str] = []
 
     def wait_until_ready(self) -> None:
+        self.wait_for("Rapport is ready")
+
+    def wait_for(self, text: str) -> None:
+        """Return when the launcher has said so."""
         assert self.launcher.stdout is not None
         for line in self.launcher.stdout:
             self.output.append(line)
-            if "Rapport is ready" in line:
+            if text in line:
                 return
         raise AssertionError("the system did not start:\n" + "".join(self.output))
 

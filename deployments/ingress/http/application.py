@@ -10,17 +10,28 @@ import orjson
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from deployments.ingress import errors
 from deployments.ingress.background import Background
+from deployments.ingress.failures import install
 from deployments.ingress.http import campaigns, classify, messages, operations, sessions
 from deployments.ingress.http.context import ContextRoutes
 from deployments.ingress.http.injection import Replica
+from deployments.ingress.http.openai import catalogue, chat, embeddings, moderations
 from deployments.ingress.http.openapi import describe
 from deployments.ingress.middleware import Envelope, stack
 from deployments.ingress.services import ApiServices, ContextServices
 from models.settings import Settings
 
-ROUTERS = (classify.router, sessions.router, messages.router, campaigns.router, operations.router)
+ROUTERS = (
+    classify.router,
+    sessions.router,
+    messages.router,
+    campaigns.router,
+    chat.router,
+    embeddings.router,
+    moderations.router,
+    catalogue.router,
+    operations.router,
+)
 
 
 def build_api(services: ApiServices, settings: Settings, *, echo_request_id: bool = True) -> Envelope:
@@ -36,7 +47,7 @@ def build_api(services: ApiServices, settings: Settings, *, echo_request_id: boo
     for router in ROUTERS:
         # Operation ids become method names in generated clients.
         app.include_router(router, generate_unique_id_function=lambda route: route.name)
-    errors.install(app)
+    install(app)
     app.state.replica = Replica(
         services=services,
         settings=settings,
@@ -57,7 +68,7 @@ def build_context_api(services: ContextServices, settings: Settings, *, echo_req
     routes = ContextRoutes(services.reader, settings.context.deadline_ms).routes()
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
-    errors.install(app)
+    install(app)
     return stack(
         app,
         settings.ingress,

@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
+from deployments.ingress.http.openai.chunks import ChatCompletionChunk
+from deployments.ingress.http.openai.documented import OpenAIErrorBody
 from deployments.ingress.http.problems import catalogue, problems
 from deployments.ingress.parameters import READ, SUMMARY, Parameter
 from deployments.ingress.schemas import CUSTOMER_ID_PATTERN, ProblemBody
@@ -18,13 +20,15 @@ from models.settings import Settings
 
 CONTEXT_PREFIX = "/api/v1/customers"
 OPEN_TAG = "Operations"
+OPENAI_TAG = "OpenAI"
+TAGS = ("Classification", "Context", "Conversation", "Campaigns", OPENAI_TAG, OPEN_TAG)
 _REFERENCE = "#/components/schemas/{model}"
 
 DESCRIPTION = """\
 Answers customers with everything known about them. Failures are `application/problem+json` with a stable `code`;
-`instance` is the request id, which every answer also carries as `X-Request-Id`. Unknown fields and parameters are
-refused. Credentials go into `Authorization: Bearer KEY`; while no key is configured, callers on the same machine need
-none."""
+`instance` is the request id, which every answer also carries as `X-Request-Id`. Under `/v1` requests, replies and
+failures are those of OpenAI's API. Unknown fields and parameters are refused. Credentials go into
+`Authorization: Bearer KEY`; while no key is configured, callers on the same machine need none."""
 
 
 def describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
@@ -36,12 +40,13 @@ def describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
         description=DESCRIPTION,
         routes=app.routes,
         servers=[{"url": f"http://{settings.ingress.host}:{settings.ingress.port}"}],
-        tags=[{"name": name} for name in ("Classification", "Context", "Conversation", "Campaigns", OPEN_TAG)],
+        tags=[{"name": name} for name in TAGS],
     )
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    schemas["ProblemBody"] = ProblemBody.model_json_schema(ref_template=_REFERENCE)
-    schemas.update(schemas["ProblemBody"].pop("$defs", {}))
+    for model in (ProblemBody, OpenAIErrorBody, ChatCompletionChunk):
+        schemas[model.__name__] = model.model_json_schema(ref_template=_REFERENCE)
+        schemas.update(schemas[model.__name__].pop("$defs", {}))
     schemas.update(_context_schemas())
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -51,6 +56,8 @@ def describe(app: FastAPI, settings: Settings) -> dict[str, Any]:
         for operation in operations.values():
             # An empty requirement beside the key: anonymous calls are possible while no key is configured.
             operation["security"] = [] if OPEN_TAG in operation["tags"] else [{"key": []}, {}]
+            if OPENAI_TAG in operation["tags"]:
+                operation["responses"].pop("422", None)  # FastAPI's own; OpenAI's clients know only 400
             for status, response in operation["responses"].items():
                 headers = response.setdefault("headers", {})
                 headers["X-Request-Id"] = {"schema": {"type": "string"}, "description": "As sent, or made by us."}

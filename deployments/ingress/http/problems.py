@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from deployments.ingress import errors as http_errors
+from deployments.ingress.failures import PROBLEM_TYPE
 from models import errors
 
 SCHEMA = {"$ref": "#/components/schemas/ProblemBody"}
@@ -36,7 +37,7 @@ def problems(*kinds: type[errors.RapportError], body: bool = False) -> dict[int 
     return {
         status: {
             "description": "; ".join(f"`{kind.code}`: {kind.title}" for kind in by_status[status]),
-            "content": {http_errors.MEDIA_TYPE: {"schema": SCHEMA}},
+            "content": {PROBLEM_TYPE: {"schema": SCHEMA}},
         }
         for status in sorted(by_status)
     }

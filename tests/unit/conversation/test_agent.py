@@ -90,8 +90,8 @@ class Context:
 class Chat:
     """An agent over fakes, and one session with customer_1."""
 
-    def __init__(self, *, external: bool = False) -> None:
-        self.desk = Desk(external=external)
+    def __init__(self) -> None:
+        self.desk = Desk()
         self.desk.knowledge.passages = {"seat": SEATS, "export": EXPORT}
         self.clock = Clock()
         self.store = MemorySessionStore(clock=self.clock)
@@ -206,12 +206,11 @@ class TestQuestions:
         turn = await chat.say("Hello!")
         assert (turn.outcome, turn.reply) == (Outcome.CLARIFIED, REPLIES.text("greeting"))
 
-    async def test_an_outside_engine_gets_no_personal_data_from_history_either(self) -> None:
-        chat = await Chat(external=True).open()
-        await chat.say("How do I add a seat for dana@example.com?")
-        await chat.say("Which file format does an export have?")
-        sent = " ".join(message.content for message in chat.desk.language_model.requests[-1].messages)
-        assert "dana@example.com" not in sent
+    async def test_a_turn_says_what_it_cost_if_that_is_known(self, chat: Chat) -> None:
+        assert (await chat.say("How do I add a seat?")).cost_usd == 0.002
+        assert (await chat.say("Hello!")).cost_usd == 0.0
+        chat.desk.language_model.error = ModelUnavailable("down")
+        assert (await chat.say("How do I add another seat?")).cost_usd is None
 
 
 class TestPerson:

@@ -56,6 +56,13 @@ async def test_a_batch_never_exceeds_its_maximum_and_results_keep_their_order() 
     assert max(len(batch) for batch in worker.batches) == 5
 
 
+async def test_heavy_items_make_small_batches_and_the_heaviest_goes_alone() -> None:
+    worker = Worker()
+    batcher = MicroBatcher(worker, max_batch=8, max_weight=10, weigh=lambda item: item)
+    assert await batcher.submit([4, 5, 3, 50, 2, 2]) == [8, 10, 6, 100, 4, 4]
+    assert worker.batches == [[4, 5], [3], [50], [2, 2]]
+
+
 async def test_a_long_call_does_not_starve_a_short_one() -> None:
     worker = Worker()
     batcher = MicroBatcher(worker, max_batch=4)

@@ -205,7 +205,8 @@ async def test_log_and_metrics_name_the_route_and_hold_no_personal_data(access_l
         ("POST", "/api/v1/classify", 200, "key:support-desk"),
     ]
     assert all(line["duration_ms"] >= 0 and line["request_id"] for line in lines)
-    everything = str(lines) + str(world.metrics)
+    # A request id is random letters, which may well spell a name.
+    everything = str([{**line, "request_id": ""} for line in lines]) + str(world.metrics)
     for secret in ("Ann", "ann", "customer_123", KEY):
         assert secret not in everything
     assert (

@@ -61,3 +61,11 @@ def test_streamed_text_is_the_text_without_marks_however_it_is_cut(size: int) ->
 def test_no_piece_shows_the_beginning_of_a_mark() -> None:
     marks = MarkFilter()
     assert marks.feed('Ten dollars [2 "A se') == "Ten dollars"
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_a_quote_with_brackets_of_its_own_is_not_shown_while_it_arrives(size: int) -> None:
+    text = 'Write to us [1 "write to [EMAIL_1] or press [Enter] now"] any time.'
+    marks = MarkFilter()
+    shown = "".join(marks.feed(text[at : at + size]) for at in range(0, len(text), size)) + marks.close()
+    assert shown == "Write to us any time."

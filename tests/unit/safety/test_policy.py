@@ -152,3 +152,10 @@ def test_a_malformed_policy_stops_the_start_and_names_the_file(tmp_path: Path, t
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"strict\.yaml|threshold"):
         SafetyPolicy.load(path)
+
+
+async def test_a_verdict_names_the_harms_over_their_threshold() -> None:
+    (verdict,) = await gate(FixedModerator(seen(violence=6, hate=4, sexual=3))).check(["x"], purpose=Purpose.REPLY)
+    assert set(verdict.harms) == {Harm.VIOLENCE, Harm.HATE}
+    (harmless,) = await gate(FixedModerator(seen(violence=3))).check(["x"], purpose=Purpose.REPLY)
+    assert harmless.harms == ()

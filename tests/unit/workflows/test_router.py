@@ -18,7 +18,7 @@ from models.errors import (
     Overloaded,
     SafetyUnavailable,
 )
-from models.llm.types import LanguageModelReply, LanguageModelRequest, Role
+from models.llm.types import LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Finding, Harm
 from models.workflows.types import NextStep, Severity, WorkflowResult
@@ -101,14 +101,6 @@ class TestInformational:
         assert result.next_step is NextStep.HUMAN_REVIEW
         assert "Open Settings" not in (result.reply or "")
         assert result.citations == ()
-
-    async def test_an_outside_engine_never_sees_personal_data(self) -> None:
-        desk = Desk(external=True)
-        desk.knowledge.passages = {"seat": SEATS}
-        await routed(desk, "How do I add a seat for dana@example.com?")
-        sent = desk.language_model.requests[0].messages
-        assert "dana@example.com" not in " ".join(message.content for message in sent)
-        assert sent[-1].role is Role.USER
 
 
 class TestServiceAction:

@@ -1,0 +1,148 @@
+"""One engine under guard: what a chain is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from models.errors import ContextLengthExceeded, DeadlineExceeded, ModelRefused, ModelUnavailable, RapportError
+from models.llm.call import EngineCall, Surroundings
+from models.llm.protocol import Engine
+from models.llm.redaction import Redaction
+from models.llm.types import Delta, EngineState, LanguageModelRequest
+from models.resilience.breaker import BreakerState, CircuitBreaker
+from models.resilience.deadline import Deadline
+from models.telemetry import Transition
+
+logger = logging.getLogger(__name__)
+
+#: Silence shorter than this tells more about the caller's hurry than about the engine.
+_FAIR_WAIT_S = 1.0
+#: Texts longer than this are searched for personal data beside the event loop.
+_LONG_CHARS = 16_384
+
+
+class GuardedEngine:
+    """Calls one engine: breaker, redaction, budget, tries, spans and metrics, in this order.
+
+    `model` is the configured one, by which calls are priced and counted; never a name out of a request or a reply.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        around: Surroundings,
+        *,
+        model: str,
+        redact: bool,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
+        self.name = name
+        self.engine = engine.engine
+        self.model = model
+        self._engine = engine
+        self._around = around
+        self._redact = redact
+        self._breaker = breaker or CircuitBreaker(f"language model {name}", refusal=ModelUnavailable)
+        self._labels = {"engine": self.engine, "model": model}
+        self._seen = Transition(f"language model {name}", logger)
+        self._failing = ""
+        self._show_breaker()
+
+    @property
+    def state(self) -> EngineState:
+        """As calls and health checks found it last."""
+        return EngineState(
+            engine=self.name,
+            breaker=str(self._breaker.state),
+            external=self._engine.capabilities.external,
+            failing=self._failing,
+        )
+
+    async def call(
+        self, request: LanguageModelRequest, *, budget: Deadline, begin_by: Deadline, whole: bool
+    ) -> AsyncGenerator[Delta]:
+        """Text as it comes, then the reply with its cost; with `whole` only the reply.
+
+        The first piece must be there at `begin_by`, the last one within `budget`. An engine that fails before its first
+        piece is tried again while that can help; later failures are raised as they are. Raises as
+        `LanguageModel.generate`, and `BudgetExhausted`, `CacheUnavailable` (a budget cannot be kept),
+        `SafetyUnavailable` (personal data cannot be redacted).
+        """
+        outcome = "CANCELLED"
+        given_s = begin_by.remaining_s()
+        try:
+            with self._breaker.guard(counts=lambda error: _speaks_against(error, given_s)):
+                call = EngineCall(self._engine, self._around, self._labels, *await self._redacted(request))
+                async with aclosing(call.run(budget=budget, begin_by=begin_by, whole=whole)) as texts:
+                    async for text in texts:
+                        yield Delta(text=text)
+            outcome = "OK"
+            self._note(None)
+        except Exception as exc:
+            outcome = _code(exc)
+            if (against := _speaks_against(exc, given_s)) is not None:
+                self._note(exc if against else None)
+            raise
+        finally:
+            self._around.metrics.count("llm_calls_total", 1.0, outcome=outcome, **self._labels)
+            self._show_breaker()
+        # Outside of the guard: what the caller does with the reply is no business of the engine's.
+        if call.rest:
+            yield Delta(text=call.rest)
+        yield Delta(reply=call.reply)
+
+    async def inspect(self, *, timeout_s: float) -> EngineState:
+        """Its state after asking it how it is; never raises for the engine's failure."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._engine.check_health()
+        except Exception as exc:
+            self._failing = _code(exc)
+        else:
+            self._failing = ""
+        return self.state
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+    async def _redacted(self, request: LanguageModelRequest) -> tuple[LanguageModelRequest, Redaction | None]:
+        if not self._redact:
+            return request, None
+        size = sum(len(message.content) for message in request.messages) + sum(len(p.text) for p in request.passages)
+        if size > _LONG_CHARS:
+            redaction = await asyncio.to_thread(Redaction, request, self._around.pii)
+        else:
+            redaction = Redaction(request, self._around.pii)
+        return redaction.request, redaction
+
+    def _note(self, outage: Exception | None) -> None:
+        self._failing = "" if outage is None else _code(outage)
+        if outage is None:
+            self._seen.up()
+        else:
+            self._seen.down(outage)
+
+    def _show_breaker(self) -> None:
+        is_open = self._breaker.state is not BreakerState.CLOSED
+        self._around.metrics.observe("llm_breaker_open", float(is_open), engine=self.engine)
+
+
+def _code(error: Exception) -> str:
+    return error.code if isinstance(error, RapportError) else type(error).__name__
+
+
+def _speaks_against(error: BaseException, given_s: float) -> bool | None:
+    """Whether an error is an outage of an engine that had `given_s` to begin; `None` if it says nothing about it."""
+    match error:
+        case DeadlineExceeded():
+            return True if given_s >= _FAIR_WAIT_S else None
+        case ModelUnavailable():
+            return True
+        case ModelRefused() | ContextLengthExceeded():
+            return False
+        case _:
+            return None
