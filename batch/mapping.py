@@ -34,7 +34,7 @@ def mapped(
     """
     if not rows.num_rows:
         return table([], stage.out)
-    dataset = _through(ray.data.from_arrow(rows), stage, arguments, batch_size=batch_size, num_cpus=num_cpus)
+    dataset = _through(_dataset([rows]), stage, arguments, batch_size=batch_size, num_cpus=num_cpus)
     return pa.concat_tables(_blocks(dataset, stage.out))
 
 
@@ -42,10 +42,15 @@ def streamed(rows: Sequence[pa.Table], *stages: tuple[type[Stage], tuple[Any, ..
     """Each table through all the stages, with their arguments, while others are on their way; in order, when done."""
     if not rows:
         return
-    dataset: ray.data.Dataset = ray.data.from_arrow(list(rows))
+    dataset = _dataset(rows)
     for stage, arguments in stages:
         dataset = _through(dataset, stage, arguments, batch_size=None, num_cpus=0.1)
     yield from _blocks(dataset, stages[-1][0].out)
+
+
+def _dataset(tables: Sequence[pa.Table]) -> ray.data.Dataset:
+    # Not from_arrow: that looks at each table in a task that waits for a whole free processor.
+    return ray.data.from_blocks(list(tables))
 
 
 def _through(

@@ -113,7 +113,7 @@ class VLLMSettings(Section):
     max_loras: Annotated[int, Field(ge=1)] = 4
     max_lora_rank: Annotated[int, Field(ge=1)] = 16
     #: Logical CPUs that one replica reserves on a processor; its model runs on `threads` of them.
-    cpus: Annotated[float, Field(gt=0)] = 0.5
+    cpus: Annotated[float, Field(gt=0)] = 0.4
     threads: Annotated[int, Field(ge=1)] = 1
     #: Tokens that arrive within this time travel to the caller together.
     stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 20

@@ -44,4 +44,4 @@ def test_a_processor_gets_eager_mode_a_bounded_cache_and_no_gpu() -> None:
     config: Any = llm_config(VLLMSettings(model="folder", kv_cache_mib=64, threads=1), gpu=False)
     told = config.get_engine_config().get_initialization_kwargs()
     assert (told["enforce_eager"], told["kv_cache_memory_bytes"]) == (True, 64 << 20)
-    assert config.get_engine_config().placement_bundles == [{"CPU": 0.5}]
+    assert config.get_engine_config().placement_bundles == [{"CPU": 0.4}]
