@@ -10,6 +10,7 @@ that is not blank has its line in the output, in the same order: `text` and how 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import re
 import sys
@@ -31,7 +32,7 @@ from batch.mapping import prepare_ray_data, streamed
 from batch.prompts import shards_of
 from batch.stages.prompts import ReadPrompts
 from batch.stages.texts import GenerateTexts, GenerationOptions, Generator
-from models.errors import ConfigurationError, InvalidRequest
+from models.errors import ConfigurationError, InvalidRequest, RapportError
 from models.safety.pii import PatternPIIDetector
 from models.settings import load_settings
 from models.telemetry import configure_logging
@@ -56,13 +57,13 @@ class Summary:
 
     def add(self, row: Row) -> None:
         self.rows += 1
+        self.cost_usd += row["cost_usd"] or 0.0
         if row[ERROR_CODE]:
             self.errors[row[ERROR_CODE]] += 1
             return
         self.prompt_tokens += row["prompt_tokens"]
         self.completion_tokens += row["completion_tokens"]
         self.degraded += row["degraded"]
-        self.cost_usd += row["cost_usd"] or 0.0
         self.without_price += row["cost_usd"] is None
 
     def line(self, seconds: float) -> str:
@@ -135,6 +136,14 @@ async def _shared() -> SharedLanguageModel:
     return shared_language_model()
 
 
+async def _spent(account: str) -> str:
+    """What an account has cost by the ledger: all its jobs, and rows that failed, too."""
+    try:
+        return f"{account} has spent {await shared_language_model().spent(account):.6f} USD in all"
+    except RapportError as exc:
+        return f"what {account} has spent in all is not known ({exc.code})"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse, load, run; the exit code."""
     try:
@@ -165,6 +174,8 @@ def main(argv: list[str] | None = None) -> int:
     prepare_ray_data(cpus=arguments.cpus)
     try:
         summary = generate(source, target, _shared, options, say=_say)
+        if options.account:
+            _say(asyncio.run(_spent(options.account)))
     except ConfigurationError as exc:
         _say(str(exc))
         return WRONG_INPUT

@@ -86,7 +86,7 @@ class SharedSafety:
 
 
 class SharedLanguageModel:
-    """`models.llm.protocol.LanguageModel.generate`; its full queue is `Overloaded`."""
+    """`models.llm.protocol.LanguageModel.generate` and the chain's `spent`; its full queue is `Overloaded`."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -94,6 +94,11 @@ class SharedLanguageModel:
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
         reply: LanguageModelReply = await _call(self._handle, "generate", ModelUnavailable, deadline, request, deadline)
         return reply
+
+    async def spent(self, account: str) -> float:
+        """USD spent under this account by all jobs; without Redis, by those that one replica served."""
+        spent: float = await _call(self._handle, "spent", ModelUnavailable, None, account)
+        return spent
 
 
 def _handle(deployment: str, unavailable: type[RapportError]) -> Handle:

@@ -50,7 +50,8 @@ def streamed(rows: Sequence[pa.Table], *stages: tuple[type[Stage], tuple[Any, ..
 
 def _dataset(tables: Sequence[pa.Table]) -> ray.data.Dataset:
     # Not from_arrow: that looks at each table in a task that waits for a whole free processor.
-    return ray.data.from_blocks(list(tables))
+    dataset: ray.data.Dataset = ray.data.from_blocks(list(tables))
+    return dataset
 
 
 def _through(

@@ -25,6 +25,7 @@ from deployments.ingress.deployment import IngressDeployment
 from deployments.knowledge import KnowledgeDeployment
 from deployments.llm import LanguageModelDeployment
 from deployments.safety import SafetyDeployment
+from models.llm.engines import VLLM
 from models.settings import Settings, load_settings
 
 #: Defaults of every deployment; `serve_config.yaml` tunes each by name.
@@ -84,7 +85,7 @@ def bind(name: str, cls: type, *args: Any) -> Application:
 def vllm(settings: Settings) -> Application | None:
     """The model that vLLM serves, when the chain of language models names it."""
     chosen = settings.language_model
-    if "vllm" not in (chosen.engine, *chosen.fallbacks):
+    if VLLM not in (chosen.engine, *chosen.fallbacks):
         return None
     # Only this engine needs vLLM installed.
     from deployments.vllm_server import vllm_application

@@ -43,6 +43,9 @@ DEFAULT_TIMEOUT_S = 30.0
 
 logger = logging.getLogger(__name__)
 
+#: What no replica ever sends.
+_END = object()
+
 _REPLICA_GONE = (ActorDiedError, ActorUnavailableError)
 
 
@@ -77,11 +80,15 @@ class _Proxy:
         self, handle: DeploymentHandle[Any], method: str, *args: Any, deadline: Deadline
     ) -> AsyncGenerator[Any, None]:
         """Pieces of a generator method; never tried again, because the caller has seen the first ones."""
-        pieces: Any = getattr(handle, method).remote(*args)
+        pieces: Any = aiter(getattr(handle, method).remote(*args))
         try:
-            async with deadline.enforce(method):
-                async for piece in pieces:
-                    yield piece
+            while True:
+                # Around each wait, not around the loop: while the caller has a piece, the time is its own to watch.
+                async with deadline.enforce(method):
+                    piece = await anext(pieces, _END)
+                if piece is _END:
+                    return
+                yield piece
         except DeadlineExceeded:
             raise
         except Exception as exc:

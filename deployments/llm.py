@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.handles import EmbedderHandle, VLLMHandle
 from deployments.metrics import RayMetrics
 from deployments.processes import configure_process
+from models.llm.engines import VLLM
 from models.llm.factory import build_chain
 from models.llm.protocol import Engine
 from models.llm.types import Delta, EngineState, LanguageModelReply, LanguageModelRequest
@@ -31,7 +32,8 @@ class LanguageModelDeployment:
         if vllm is not None:
             from deployments.vllm import VLLMEngine
 
-            provided["vllm"] = VLLMEngine(VLLMHandle(vllm), settings.language_model.vllm)
+            chosen = settings.language_model
+            provided[VLLM] = VLLMEngine(VLLMHandle(vllm), chosen.vllm, temperature=chosen.temperature)
         self._chain = build_chain(
             settings,
             EmbedderHandle(embedder, model_id=settings.embedding.model),
@@ -53,6 +55,10 @@ class LanguageModelDeployment:
     async def states(self) -> tuple[EngineState, ...]:
         """How this replica finds each engine, asked now."""
         return await self._chain.inspect()
+
+    async def spent(self, account: str) -> float:
+        """USD spent under this account; without Redis by this replica alone. Raises `CacheUnavailable`."""
+        return await self._chain.spent(account)
 
     async def probe(self) -> None:
         await self._chain.check_health()

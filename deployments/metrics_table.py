@@ -68,7 +68,11 @@ METRICS: Mapping[str, Metric] = {
         _counter("llm_unpriced_calls_total", "Replies whose model the price table does not know.", "engine", "model"),
         _histogram("llm_first_token_seconds", "From call to first piece, tries included.", "engine", "model"),
         _histogram("llm_duration_seconds", "From call to the end of the reply, tries included.", "engine", "model"),
-        _gauge("llm_breaker_open", "Replicas whose circuit to the engine is not closed.", "engine"),
+        _gauge("llm_spend_usd", "Spent or set aside on language models since midnight UTC, by the ledger.", "scope"),
+        _gauge("llm_budget_usd", "The most that may be spent in a day or on a campaign, where limited.", "scope"),
+        _gauge(
+            "llm_breaker_open", "Replicas whose circuit to the engine, by its configured name, is not closed.", "engine"
+        ),
         _gauge("llm_running", "Generations that run now."),
         _counter("conversation_turns_total", "Finished turns by outcome.", "outcome"),
         _counter("context_reads_total", "Context reads by where they were answered.", "served_from"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
@@ -19,12 +20,15 @@ from models.errors import (
     UnknownModel,
     UnsupportedByModel,
 )
-from models.llm.chat_completions import Completion, Piece, arguments, piece_of
+from models.llm.chat_completions import arguments, piece_of
+from models.llm.completion import Completion, Piece
+from models.llm.engines import VLLM
 from models.llm.prompt import load_grounded_prompt
 from models.llm.types import Capabilities, Delta, LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
 from models.settings import VLLMSettings
 
+_ADAPTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PREFIX = "data: "
 _DONE = "[DONE]"
 
@@ -36,37 +40,41 @@ class VLLMEngine:
     how many of them a processor has time to make.
     """
 
-    engine: ClassVar[str] = "vllm"
+    engine: ClassVar[str] = VLLM
     capabilities: ClassVar[Capabilities] = Capabilities(
         streaming=True, tools=True, schema=True, free_text=True, external=False
     )
 
-    def __init__(self, handle: VLLMHandle, settings: VLLMSettings) -> None:
+    def __init__(self, handle: VLLMHandle, settings: VLLMSettings, *, temperature: float | None = None) -> None:
+        """`temperature` is for requests that name none: 0 by default, whatever the model's own files suggest."""
         self._handle = handle
+        self._temperature = temperature or 0.0
         self._has_adapters = bool(settings.lora_path)
         self._prompt = load_grounded_prompt()
 
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
         """The whole reply; raises as the protocol says."""
-        body = arguments(request, model=self.engine, prompt=self._prompt) | {"stream": False}
+        body = self._arguments(request) | {"stream": False}
         del body["stream_options"]
         completion = self._completion(request)
-        async for pieces in self._pieces(request, body, deadline):
-            for piece in pieces:
-                completion.add(piece)
-        completion.finish()
+        with completion.counted():
+            async for pieces in self._pieces(request, body, deadline):
+                for piece in pieces:
+                    completion.add(piece)
+            completion.finish()
         return completion.reply()
 
     async def stream(self, request: LanguageModelRequest, *, deadline: Deadline) -> AsyncIterator[Delta]:
         """Text without citation marks as it comes, then the reply; closing the iterator aborts the generation."""
-        body = arguments(request, model=self.engine, prompt=self._prompt)
+        body = self._arguments(request)
         completion = self._completion(request)
-        async with aclosing(self._pieces(request, body, deadline)) as groups:
-            async for pieces in groups:
-                if text := "".join(completion.add(piece) for piece in pieces):
-                    yield Delta(text=text)
-        if rest := completion.finish():
-            yield Delta(text=rest)
+        with completion.counted():
+            async with aclosing(self._pieces(request, body, deadline)) as groups:
+                async for pieces in groups:
+                    if text := "".join(completion.add(piece) for piece in pieces):
+                        yield Delta(text=text)
+            if rest := completion.finish():
+                yield Delta(text=rest)
         yield Delta(reply=completion.reply())
 
     async def check_health(self) -> None:
@@ -75,6 +83,9 @@ class VLLMEngine:
 
     async def close(self) -> None:
         """Nothing to release: the deployment is the graph's."""
+
+    def _arguments(self, request: LanguageModelRequest) -> dict[str, Any]:
+        return {"temperature": self._temperature, **arguments(request, model=self.engine, prompt=self._prompt)}
 
     def _completion(self, request: LanguageModelRequest) -> Completion:
         return Completion(request, self._prompt, engine=self.engine, model=request.model or self.engine)
@@ -85,6 +96,9 @@ class VLLMEngine:
         adapter = request.model.partition(":")[2]
         if adapter and not self._has_adapters:
             raise UnknownModel("this model has no adapters: language_model.vllm.lora_path is empty")
+        if adapter and not _ADAPTER.fullmatch(adapter):
+            # It becomes a part of a path, on disk and in cloud storage.
+            raise UnknownModel("an adapter's name has 1 to 64 letters, digits, '.', '_' or '-', no dot first")
         # Ray's loader knows an adapter as MODEL:ADAPTER, and so does vLLM once it is loaded.
         model = f"{self.engine}:{adapter}" if adapter else self.engine
         named = {**body, "model": model}

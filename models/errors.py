@@ -42,7 +42,7 @@ Ray handle. `code`, `status`, `title` and `retryable` are class attributes: clie
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class RapportError(Exception):
         super().__init__(message)
         self.fields: tuple[FieldError, ...] = ()
         self.retry_after_s: float | None = None
+        #: What language models cost before this failure, over all their tries; `None` where nobody knows.
+        self.cost_usd: float | None = None
 
     def with_fields(self, *fields: FieldError) -> RapportError:
         """Name the offending fields; returns self so that it can be raised in one line."""
@@ -221,6 +223,8 @@ class ModelReplyBroken(ModelUnavailable):
     """The model's reply broke off or cannot be read; nothing of it counts."""
 
     code, status, title = "MODEL_REPLY_BROKEN", 502, "The model's reply is broken"
+    #: The `models.llm.types.Usage` that the endpoint bills all the same, where it counted one.
+    usage: Any = None
 
 
 class SafetyUnavailable(DependencyUnavailable):
@@ -245,6 +249,8 @@ class ModelRefused(RapportError):
     """The engine found nothing in the passages that answers."""
 
     code, status, title, public = "MODEL_REFUSED", 422, "No grounded answer", True
+    #: The `models.llm.types.Usage` that the endpoint bills all the same, where it counted one.
+    usage: Any = None
 
 
 class UnsafeContent(RapportError):

@@ -128,7 +128,12 @@ class LanguageModelSettings(Section):
     engine: str = "extractive"
     fallbacks: tuple[str, ...] = ()
     timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    #: Of a whole streamed reply under `/v1`, which may be long and shows that it goes on.
+    stream_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     max_tokens: Annotated[int, Field(ge=1)] = 512
+    #: Of requests that name none. Left out, vLLM takes 0 and an OpenAI endpoint its own; 0 is better for grounded
+    #: answers, but OpenAI's reasoning models (gpt-5, o3, o4-mini) refuse it.
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     #: Generations of one replica at the same time; beyond, the answer is 503 at once.
     max_concurrent: Annotated[int, Field(ge=1)] = 100
     #: Whether personal data is replaced before a model outside, or inside, our walls reads it.

@@ -10,7 +10,7 @@ from batch.columns import TEXTS, Row
 from batch.engines import Build
 from batch.prompts import messages_of
 from batch.stages.stage import Stage
-from models.errors import ModelRateLimited, Overloaded
+from models.errors import ModelRateLimited, Overloaded, RapportError
 from models.llm.types import LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
 from models.resilience.retry import RetryPolicy
@@ -70,6 +70,10 @@ class GenerateTexts(Stage):
         deadline = Deadline.after(options.timeout_s)
         reply = await PATIENCE.run(lambda: self._model.generate(request, deadline=deadline), deadline=deadline)
         return [{**row, "messages": None, **_columns(reply)}]
+
+    def _as_failed(self, row: Row, exc: Exception) -> Row:
+        # A row without a text may have cost one.
+        return {**super()._as_failed(row, exc), "cost_usd": exc.cost_usd if isinstance(exc, RapportError) else None}
 
 
 def _columns(reply: LanguageModelReply) -> Row:

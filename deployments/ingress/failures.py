@@ -111,7 +111,7 @@ def failure_response(error: BaseException, path: str, headers: Mapping[str, str]
     if not speaks_openai(path):
         return Response(orjson.dumps(problem_of(error)), known.status, sent, PROBLEM_TYPE)
     # OpenAI's client repeats every 409, 429 and 5xx on its own unless it is told what is worth repeating.
-    sent["X-Should-Retry"] = "true" if known.retryable else "false"
+    sent.setdefault("X-Should-Retry", "true" if known.retryable else "false")
     return Response(orjson.dumps(openai_error_of(error)), openai_status(known), sent, OPENAI_TYPE)
 
 
@@ -120,7 +120,7 @@ def _known(error: BaseException) -> RapportError:
 
 
 def _retry_after_s(error: RapportError) -> float | None:
-    if error.retry_after_s is None and error.status in (429, 503):
+    if error.retry_after_s is None and error.retryable and error.status in (429, 503):
         return 1.0
     return error.retry_after_s
 
@@ -135,7 +135,9 @@ def install(app: Starlette) -> None:
 
 async def _on_known(request: Request, error: Exception) -> Response:
     log_failure(error)
-    return failure_response(error, request.scope["path"])
+    # A turn that had begun may have had its effects, whatever ended it.
+    headers = {"X-Should-Retry": "false"} if getattr(request.state, "has_begun", False) else None
+    return failure_response(error, request.scope["path"], headers)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

@@ -20,8 +20,11 @@ from models.errors import FieldError, InvalidRequest, RapportError
 from providers.systems.idempotency import Replay
 
 HEADER = "Idempotency-Key"
-REPLAYED = {"Idempotent-Replayed": "true"}
+REPLAYED = "Idempotent-Replayed"
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+#: Gives a status and a body, which may be JSON already.
+Work = Callable[[], Coroutine[Any, Any, tuple[int, BaseModel | bytes]]]
 
 
 def documented(*, required: bool) -> dict[str, Any]:
@@ -42,7 +45,7 @@ async def once(
     store: IdempotencyStore,
     background: Background,
     body: BaseModel,
-    work: Callable[[], Coroutine[Any, Any, tuple[int, BaseModel]]],
+    work: Work,
     *,
     required: bool = False,
 ) -> Response:
@@ -57,7 +60,7 @@ async def once(
         if required:
             raise MissingIdempotencyKey(f"send an {HEADER} header, such as a UUID, new for each thing to be done")
         status, answer = await background.run(work())
-        return _response(status, answer.model_dump_json().encode())
+        return _response(status, _encoded(answer))
     if not _KEY.fullmatch(key):
         error = InvalidRequest(f"the {HEADER} header is malformed")
         raise error.with_fields(FieldError(f"/header/{HEADER}", "must be 1 to 128 visible ASCII characters"))
@@ -69,20 +72,24 @@ async def _claimed(
     store: IdempotencyStore,
     key: str,
     body: BaseModel,
-    work: Callable[[], Coroutine[Any, Any, tuple[int, BaseModel]]],
+    work: Work,
 ) -> Response:
     claim = await store.begin(request.state.principal.id, _route(request), key, _hash(body))
     if isinstance(claim, Replay):
-        return _response(claim.status, claim.body, REPLAYED)
+        return _response(claim.status, claim.body, {REPLAYED: "true"})
     try:
         status, answer = await work()
     except BaseException:
         await asyncio.shield(_quietly(store.abandon(claim)))
         raise
-    content = answer.model_dump_json().encode()
+    content = _encoded(answer)
     # The work is done and is what the client asked about; a key that cannot be kept must not hide that.
     await _quietly(store.finish(claim, status=status, body=content))
     return _response(status, content)
+
+
+def _encoded(answer: BaseModel | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.model_dump_json().encode()
 
 
 async def _quietly(change: Awaitable[None]) -> None:

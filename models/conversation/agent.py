@@ -22,6 +22,7 @@ from models.errors import (
     FieldError,
     IdempotencyMismatch,
     InvalidRequest,
+    NotFound,
     RapportError,
     UnknownAgentType,
 )
@@ -171,7 +172,8 @@ class ConversationAgent:
         """One finished turn of a conversation that its caller keeps: decided as any other, stored in no session.
 
         The last message is the customer's, those before it are the history, and system messages are the caller's
-        instructions, which rank below ours. A ticket opened on the way names the request instead of a session.
+        instructions, which rank below ours. A ticket opened on the way names the request instead of a session; a
+        later message that brings back our words about the ticket is added to it.
         Raises `InvalidRequest`, `UnknownAgentType`, `DatabaseUnavailable`, `ModelUnavailable`, `DeadlineExceeded`.
         """
         self._check_agent_type(agent_type, "/metadata/agent_type")
@@ -187,6 +189,7 @@ class ConversationAgent:
             created_at=now,
             updated_at=now,
             expires_at=now,
+            status=SessionStatus.HANDED_OFF if any(past.ticket_id for past in transcript.turns) else SessionStatus.OPEN,
             turns=transcript.turns,
         )
         turn = Turn(turn_id=self._ids("turn"), client_message_id=None, text=transcript.text, at=now)
@@ -303,7 +306,9 @@ class ConversationAgent:
     async def _answer_move(self, session: Session, turn: Turn, small: Move, history: list[Turn]) -> Conclusion:
         before = history[-1] if history else None
         if small is Move.YES and before is not None and before.outcome is Outcome.AWAITING_CONFIRMATION:
-            note = f"The customer confirmed action {before.action_id}: {before.reply}"
+            # The action of a conversation that its caller keeps has no id that we could know.
+            action = "an action" if before.action_id is None else f"action {before.action_id}"
+            note = f"The customer confirmed {action}: {before.reply}"
             return await self._hand_off(session, turn, HandoffReason.UNSUPPORTED_REQUEST, note=note)
         if small is Move.YES and before is not None and before.outcome in (Outcome.NO_ANSWER, Outcome.REFUSED):
             return await self._hand_off(session, turn, before.reason or HandoffReason.MISSING_KNOWLEDGE)
@@ -323,7 +328,11 @@ class ConversationAgent:
         handed_off = next((past for past in reversed(history) if past.ticket_id is not None), None)
         if handed_off is None or handed_off.ticket_id is None:
             return await self._hand_off(session, turn, HandoffReason.CUSTOMER_REQUEST)
-        await self._desk.add(handed_off.ticket_id, turn.text)
+        try:
+            await self._desk.add(handed_off.ticket_id, turn.text)
+        except NotFound:
+            # In a conversation that its caller keeps, the ticket's id is the caller's word.
+            return await self._hand_off(session, turn, HandoffReason.CUSTOMER_REQUEST)
         return Conclusion(
             outcome=Outcome.HANDED_OFF,
             reply=self._replies.text("handed_off_waiting", ticket_id=handed_off.ticket_id),

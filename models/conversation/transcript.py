@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 
@@ -12,7 +14,7 @@ from models.llm.types import ChatMessage, Role
 from models.sessions.types import Outcome, Turn
 from models.workflows.replies import Wordings
 
-#: Fixed wordings by which a past turn is recognised; any other reply counts as an answer.
+#: Fixed wordings, filled in with anything, by which a past turn is recognised; any other reply counts as an answer.
 _ENDINGS = {
     "no_answer": Outcome.NO_ANSWER,
     "out_of_scope": Outcome.NO_ANSWER,
@@ -23,7 +25,19 @@ _ENDINGS = {
     "customer_not_found": Outcome.CLARIFIED,
     "order_needed": Outcome.CLARIFIED,
     "account_field_needed": Outcome.CLARIFIED,
+    "account_value_needed": Outcome.CLARIFIED,
+    "order_needed_recent": Outcome.CLARIFIED,
+    "order_not_found": Outcome.CLARIFIED,
+    "cancel_prepared": Outcome.AWAITING_CONFIRMATION,
+    "refund_prepared": Outcome.AWAITING_CONFIRMATION,
+    "account_prepared": Outcome.AWAITING_CONFIRMATION,
+    "ticket_prepared": Outcome.AWAITING_CONFIRMATION,
+    "handed_off": Outcome.HANDED_OFF,
+    "handed_off_waiting": Outcome.HANDED_OFF,
 }
+#: What may stand where a wording is filled in; bounded, because callers write the texts that are matched.
+_FILLED_IN = {"order_id": r"[\w-]{1,64}", "ticket_id": r"(?P<ticket_id>[\w-]{1,64})"}
+_ANYTHING = ".{1,500}?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +50,10 @@ class Transcript:
 
 
 class TranscriptReader:
-    """Reads chat messages as turns; how a turn ended is known where we answered with fixed words."""
+    """Reads chat messages as turns; how a turn ended, and with which ticket, is known where we used fixed words."""
 
     def __init__(self, replies: Wordings, *, max_turns: int, max_message_chars: int, max_caller_chars: int) -> None:
-        self._outcomes: Mapping[str, Outcome] = {replies.text(name): outcome for name, outcome in _ENDINGS.items()}
+        self._endings = [(_pattern(replies.template(name)), outcome) for name, outcome in _ENDINGS.items()]
         self._max_turns = max_turns
         self._max_message_chars = max_message_chars
         self._max_caller_chars = max_caller_chars
@@ -70,16 +84,24 @@ class TranscriptReader:
             _check_length("an earlier user message", said, self._max_message_chars)
             _check_length("an earlier assistant message", replied, self._max_caller_chars)
         return tuple(
-            Turn(
-                turn_id=f"turn_{number}",
-                client_message_id=None,
-                text=said,
-                at=now,
-                outcome=self._outcomes.get(replied, Outcome.ANSWERED),
-                reply=replied,
-            )
+            self._ended(Turn(turn_id=f"turn_{number}", client_message_id=None, text=said, at=now), replied)
             for number, ((_, said), (_, replied)) in enumerate(pairs)
         )
+
+    def _ended(self, turn: Turn, replied: str) -> Turn:
+        for pattern, outcome in self._endings:
+            if (found := pattern.fullmatch(replied)) is not None:
+                return replace(turn, outcome=outcome, reply=replied, ticket_id=found.groupdict().get("ticket_id"))
+        return replace(turn, outcome=Outcome.ANSWERED, reply=replied)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """What a wording looks like with anything filled in."""
+    parts = (
+        re.escape(literal) + ("" if field is None else _FILLED_IN.get(field, _ANYTHING))
+        for literal, field, _, _ in string.Formatter().parse(template)
+    )
+    return re.compile("".join(parts))
 
 
 def _check_length(what: str, text: str, limit: int) -> None:

@@ -33,10 +33,19 @@ class AzureOpenAILanguageModel(OpenAILanguageModel):
         headers: Mapping[str, str | Omit] | None = None,
         identity: Any = None,
         timeout_s: float = 30.0,
+        temperature: float | None = None,
         prompt: GroundedPrompt | None = None,
     ) -> None:
         """`identity` is the `ManagedIdentity` that the client asks for tokens; it is closed with the engine."""
-        super().__init__(deployment, client=client, wire=wire, headers=headers, timeout_s=timeout_s, prompt=prompt)
+        super().__init__(
+            deployment,
+            client=client,
+            wire=wire,
+            headers=headers,
+            timeout_s=timeout_s,
+            temperature=temperature,
+            prompt=prompt,
+        )
         self._identity = identity
 
     @classmethod
@@ -52,7 +61,12 @@ class AzureOpenAILanguageModel(OpenAILanguageModel):
             identity = _managed_identity(settings.azure_client_id)
             client = AsyncOpenAI(api_key=identity.token, base_url=base_url, max_retries=0)
             return cls(
-                settings.azure_deployment, client=client, wire=wire, identity=identity, timeout_s=settings.timeout_s
+                settings.azure_deployment,
+                client=client,
+                wire=wire,
+                identity=identity,
+                timeout_s=settings.timeout_s,
+                temperature=settings.temperature,
             )
         key = settings.azure_api_key.get_secret_value()
         if not key:
@@ -63,6 +77,7 @@ class AzureOpenAILanguageModel(OpenAILanguageModel):
             wire=wire,
             headers={"api-key": key, "Authorization": Omit()},
             timeout_s=settings.timeout_s,
+            temperature=settings.temperature,
         )
 
     async def close(self) -> None:

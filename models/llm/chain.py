@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
@@ -20,8 +21,10 @@ from models.errors import (
     UnknownModel,
     UnsupportedByModel,
 )
-from models.llm.engines import engine_of, variant_of
+from models.llm.call import Bill
+from models.llm.engines import WITH_VARIANTS, engine_of, variant_of
 from models.llm.guarded import GuardedEngine
+from models.llm.spend import MemorySpendLedger, Spending
 from models.llm.tracing import CallTracer, NoTracing
 from models.llm.types import Delta, EngineState, LanguageModelReply, LanguageModelRequest
 from models.resilience.breaker import BreakerState
@@ -32,9 +35,9 @@ from models.telemetry import Metrics, NoMetrics
 #: nothing is streamed, its whole reply.
 FIRST_PIECE_SHARE = 0.5
 WHOLE_REPLY_SHARE = 0.75
-#: Engines whose name in a request may carry a variant.
-_VARIED = frozenset({"scripted", "vllm"})
 _HEALTH_TIMEOUT_S = 1.5
+#: How long an engine's word that it is well is believed: whoever may ask us must not spend its quota.
+_HEALTH_TTL_S = 5.0
 #: What another engine may do better. A refusal and a request that is too long or malformed are answers.
 _NEXT = (DependencyUnavailable, DeadlineExceeded, Overloaded, UnsupportedByModel, BudgetExhausted, Internal)
 
@@ -46,7 +49,8 @@ class LanguageModelChain:
     one is `Overloaded` at once: nothing is queued. An engine has `timeout_s` within the request's deadline; while
     others stand behind it, half of that to send its first piece (three quarters for a whole reply), so that its silence
     leaves them time. Once a piece has reached the caller no other engine takes over: a failure is raised as it is.
-    When no engine answers, the error is the first one that is not `UnsupportedByModel`.
+    When no engine answers, the error is the first one that is not `UnsupportedByModel`. A reply's and an error's
+    `cost_usd` is the sum over all tries and engines, `None` if one of them has no known price.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class LanguageModelChain:
         timeout_s: float = 30.0,
         metrics: Metrics | None = None,
         tracer: CallTracer | None = None,
+        spending: Spending | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not engines:
             raise ConfigurationError("a chain of language models needs at least one engine")
@@ -65,7 +71,11 @@ class LanguageModelChain:
         self._timeout_s = timeout_s
         self._metrics = metrics or NoMetrics()
         self._tracer = tracer or NoTracing()
+        self._spending = spending or Spending(MemorySpendLedger())
+        self._clock = clock
         self._running = 0
+        self._inspecting = asyncio.Lock()
+        self._inspect_from: float | None = None
 
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
         """The whole reply. Raises as the protocol says, and `UnknownModel`, `Overloaded`, `BudgetExhausted`,
@@ -89,9 +99,19 @@ class LanguageModelChain:
         return tuple(engine.state for engine in self._engines)
 
     async def inspect(self) -> tuple[EngineState, ...]:
-        """The same, after asking each engine how it is; never raises for an engine."""
-        asked = (engine.inspect(timeout_s=_HEALTH_TIMEOUT_S) for engine in self._engines)
-        return tuple(await asyncio.gather(*asked))
+        """The same, after asking each engine how it is; never raises for an engine.
+
+        However many ask, engines are asked once at a time and no more than once in five seconds.
+        """
+        async with self._inspecting:
+            if self._inspect_from is None or self._clock() >= self._inspect_from:
+                await asyncio.gather(*(engine.inspect(timeout_s=_HEALTH_TIMEOUT_S) for engine in self._engines))
+                self._inspect_from = self._clock() + _HEALTH_TTL_S
+        return self.states()
+
+    async def spent(self, account: str) -> float:
+        """USD spent or set aside under this account, as far as this chain's ledger knows. Raises `CacheUnavailable`."""
+        return await self._spending.spent(account)
 
     async def check_health(self) -> None:
         """Return if an engine can answer now; raise `ModelUnavailable` otherwise."""
@@ -105,42 +125,53 @@ class LanguageModelChain:
         await asyncio.to_thread(self._tracer.close)
 
     async def _answer(self, request: LanguageModelRequest, deadline: Deadline, *, whole: bool) -> AsyncGenerator[Delta]:
+        bill = Bill()
+        try:
+            with self._admitted():
+                async with aclosing(self._asked(request, deadline, whole=whole, bill=bill)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        except RapportError as exc:
+            exc.cost_usd = bill.usd
+            raise
+
+    async def _asked(
+        self, request: LanguageModelRequest, deadline: Deadline, *, whole: bool, bill: Bill
+    ) -> AsyncGenerator[Delta]:
         chosen = self._chosen(request.model)
         errors: list[RapportError] = []
-        with self._admitted():
-            for engine in chosen:
-                if errors and deadline.expired:
-                    break
-                budget = deadline.child(self._timeout_s)
-                share = WHOLE_REPLY_SHARE if whole else FIRST_PIECE_SHARE
-                begin_by = budget if engine is chosen[-1] else budget.child(budget.remaining_s() * share)
-                begun = False
-                call = engine.call(request, budget=budget, begin_by=begin_by, whole=whole)
-                try:
-                    async with aclosing(call) as pieces:
-                        async for piece in pieces:
-                            begun = True
-                            yield self._marked(piece, chosen[0], engine)
-                    return
-                except _NEXT as exc:
-                    if begun:
-                        raise
-                    errors.append(exc)
+        for engine in chosen:
+            if errors and deadline.expired:
+                break
+            budget = deadline.child(self._timeout_s)
+            share = WHOLE_REPLY_SHARE if whole else FIRST_PIECE_SHARE
+            begin_by = budget if engine is chosen[-1] else budget.child(budget.remaining_s() * share)
+            begun = False
+            call = engine.call(request, budget=budget, begin_by=begin_by, whole=whole, bill=bill)
+            try:
+                async with aclosing(call) as pieces:
+                    async for piece in pieces:
+                        begun = True
+                        yield piece if piece.reply is None else self._marked(piece.reply, chosen[0], engine, bill)
+                return
+            except _NEXT as exc:
+                if begun:
+                    raise
+                errors.append(exc)
         raise next((error for error in errors if not isinstance(error, UnsupportedByModel)), errors[0])
 
-    def _marked(self, piece: Delta, preferred: GuardedEngine, engine: GuardedEngine) -> Delta:
-        """The piece; a reply by another engine than the preferred one says so."""
-        if piece.reply is None or engine is preferred:
-            return piece
-        self._metrics.count("llm_fallbacks_total", preferred=preferred.engine, engine=engine.engine)
-        return replace(piece, reply=replace(piece.reply, degraded=True))
+    def _marked(self, reply: LanguageModelReply, preferred: GuardedEngine, engine: GuardedEngine, bill: Bill) -> Delta:
+        """The reply with what it cost in all; one by another engine than the preferred one says so."""
+        if engine is not preferred:
+            self._metrics.count("llm_fallbacks_total", preferred=preferred.engine, engine=engine.engine)
+        return Delta(reply=replace(reply, cost_usd=bill.usd, degraded=reply.degraded or engine is not preferred))
 
     def _chosen(self, model: str) -> tuple[GuardedEngine, ...]:
         if not model:
             return self._engines
         exact = [engine for engine in self._engines if engine.name == model]
         same = [engine for engine in self._engines if engine.engine == engine_of(model)]
-        if exact or (same and (not variant_of(model) or engine_of(model) in _VARIED)):
+        if exact or (same and (not variant_of(model) or engine_of(model) in WITH_VARIANTS)):
             return ((exact or same)[0],)
         raise UnknownModel("no configured language model has this name")
 

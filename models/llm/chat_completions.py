@@ -1,25 +1,14 @@
-"""The chat-completions wire format, shared by every engine that speaks it, and how its pieces become one reply."""
+"""The wire format of chat completions, shared by every engine that speaks it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.errors import InvalidRequest, ModelRefused, ModelReplyBroken
-from models.llm.citations import MarkFilter, cited, without_marks
+from models.errors import InvalidRequest, ModelReplyBroken
+from models.llm.completion import CallPiece, Piece, encodable
 from models.llm.prompt import GroundedPrompt
-from models.llm.types import (
-    ChatMessage,
-    Delta,
-    FinishReason,
-    LanguageModelReply,
-    LanguageModelRequest,
-    Role,
-    ToolCall,
-    ToolChoice,
-    Usage,
-)
+from models.llm.types import ChatMessage, FinishReason, LanguageModelRequest, Role, ToolChoice, Usage
 
 _FINISH = {
     "stop": FinishReason.STOP,
@@ -30,28 +19,6 @@ _FINISH = {
 }
 #: How vLLM ends a generation that it gave up.
 _BROKEN_OFF = frozenset({"abort", "error"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallPiece:
-    """A part of the tool call number `index`; the parts of `arguments` joined are its JSON text."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """What one event of a streamed reply adds; `refusal` is the model's own words for not answering."""
-
-    text: str = ""
-    refusal: str = ""
-    calls: tuple[CallPiece, ...] = ()
-    finish: FinishReason | None = None
-    usage: Usage | None = None
-    model: str = ""
 
 
 def arguments(
@@ -72,11 +39,12 @@ def arguments(
         "model": model,
         "messages": messages,
         limit: request.max_tokens,
-        "temperature": request.temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     # Only what was asked for: some compatible endpoints refuse fields they do not know.
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
     if request.top_p != 1.0:
         body["top_p"] = request.top_p
     if request.stop:
@@ -93,7 +61,7 @@ def arguments(
         ]
         body["tool_choice"] = _tool_choice(request.tool_choice)
     if request.response_schema is not None:
-        body["response_format"] = _response_format(request.response_schema)
+        body["response_format"] = _response_format(request.response_schema, strict=request.strict)
     cleaned: dict[str, Any] = encodable(body)
     return cleaned
 
@@ -135,143 +103,6 @@ def usage_of(usage: Any, prompt: str, completion: str, prompt_details: str) -> U
     )
 
 
-class Completion:
-    """Puts the pieces of one streamed reply together.
-
-    An answer from passages loses its citation marks and gains citations, and no word of a refusal reaches the caller. A
-    reply that fills a schema, or rests on no passages, is left as the model wrote it.
-    """
-
-    def __init__(self, request: LanguageModelRequest, prompt: GroundedPrompt, *, engine: str, model: str) -> None:
-        self._passages = request.passages if request.response_schema is None else ()
-        self._no_answer = prompt.no_answer
-        self._engine = engine
-        self._model = model
-        self._filter = MarkFilter()
-        self._raw: list[str] = []
-        self._half = ""
-        self._head = ""
-        self._head_passed = False
-        self._finish: FinishReason | None = None
-        self._refused = False
-        self._usage = Usage()
-        self._calls: dict[int, _Call] = {}
-
-    def add(self, piece: Piece) -> str:
-        """The text that this piece makes certain."""
-        self._usage = piece.usage or self._usage
-        self._model = piece.model or self._model
-        self._finish = piece.finish or self._finish
-        self._refused = self._refused or bool(piece.refusal)
-        for part in piece.calls:
-            self._calls.setdefault(part.index, _Call()).add(part)
-        return self._certain(self._whole(piece.text)) if piece.text else ""
-
-    def finish(self) -> str:
-        """The last of the text.
-
-        Raises `ModelReplyBroken` if the reply never said that it is finished, and `ModelRefused` if the model would not
-        answer or said that the sources hold no answer.
-        """
-        if self._finish is None:
-            raise ModelReplyBroken("the reply broke off")
-        if self._refused:
-            raise ModelRefused("the model would not answer")
-        if any(not call.name for call in self._calls.values()):
-            raise ModelReplyBroken("the reply holds a tool call without a name")
-        rest = self._certain(encodable(self._half)) if self._half else ""
-        self._half = ""
-        if not self._passages:
-            return rest
-        if not self._head_passed:
-            if self._head.strip().startswith(self._no_answer):
-                raise ModelRefused("the model found no answer in the passages")
-            self._head_passed = True
-            rest = self._filter.feed(self._head)
-        return rest + self._filter.close()
-
-    def reply(self) -> LanguageModelReply:
-        """The finished reply; its text is what `add` and `finish` returned, joined."""
-        calls = tuple(self._calls[index].whole(index) for index in sorted(self._calls))
-        finish = self._finish or FinishReason.STOP
-        if calls and finish is FinishReason.STOP:  # what OpenAI and vLLM say when a tool was forced
-            finish = FinishReason.TOOL_CALLS
-        return LanguageModelReply(
-            text=without_marks(self._filter.raw) if self._passages else "".join(self._raw),
-            engine=self._engine,
-            model=self._model,
-            finish_reason=finish,
-            citations=cited(self._filter.raw, self._passages),
-            tool_calls=calls,
-            usage=self._usage,
-        )
-
-    def _certain(self, text: str) -> str:
-        if not self._passages:
-            self._raw.append(text)
-            return text
-        if self._head_passed:
-            return self._filter.feed(text)
-        self._head += text
-        start = self._head.lstrip()
-        if self._no_answer.startswith(start[: len(self._no_answer)]):
-            return ""  # may still be the refusal; not a word of it may reach the customer
-        self._head_passed = True
-        return self._filter.feed(start)
-
-    def _whole(self, text: str) -> str:
-        """The text, without a last half of a surrogate pair: its other half comes with the next piece."""
-        text, self._half = self._half + text, ""
-        if "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        return str(encodable(text))
-
-
-class _Call:
-    """A tool call that comes in parts."""
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self._arguments: list[str] = []
-
-    def add(self, part: CallPiece) -> None:
-        # Some endpoints repeat id and name in every part.
-        self.id = self.id or part.id
-        self.name = self.name or part.name
-        self._arguments.append(part.arguments)
-
-    def whole(self, index: int) -> ToolCall:
-        return ToolCall(
-            id=self.id or f"call_{index}", name=self.name, arguments=str(encodable("".join(self._arguments)))
-        )
-
-
-async def reply_of(deltas: AsyncIterator[Delta]) -> LanguageModelReply:
-    """The reply at the end of a stream. Raises `ModelReplyBroken` if there is none."""
-    reply: LanguageModelReply | None = None
-    async for delta in deltas:
-        reply = delta.reply or reply
-    if reply is None:
-        raise ModelReplyBroken("the stream ended without a reply")
-    return reply
-
-
-def encodable(value: Any) -> Any:
-    """The JSON value with lone surrogates as U+FFFD: they reach us through JSON escapes, and UTF-8 has none."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return value
-    if isinstance(value, Mapping):
-        return {encodable(key): encodable(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence):
-        return [encodable(inner) for inner in value]
-    return value
-
-
 def _wire(message: ChatMessage) -> dict[str, Any]:
     wire: dict[str, Any] = {"role": str(message.role), "content": message.content}
     if message.role is Role.TOOL:
@@ -291,10 +122,10 @@ def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
     return str(choice.mode)
 
 
-def _response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _response_format(schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
     if dict(schema) == {"type": "object"}:  # "some JSON object" is a format of its own; strict schemas name every field
         return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema), "strict": True}}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema), "strict": strict}}
 
 
 def _call(call: Any, place: int) -> CallPiece:

@@ -5,22 +5,17 @@ A name is an engine of the table, alone or with a variant after the first colon:
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, Self
+from typing import Protocol, Self
 
 from models.embedding.protocol import Embedder
 from models.errors import ConfigurationError
-from models.llm.protocol import Engine, LanguageModel
-from models.llm.types import Capabilities
+from models.llm.protocol import Engine
 from models.registry import Registry
 from models.settings import LanguageModelSettings
 
 
-class LanguageModelEngine(LanguageModel, Protocol):
+class LanguageModelEngine(Engine, Protocol):
     """An engine that lives in this process: it knows how to build itself from the settings."""
-
-    engine: ClassVar[str]
-    #: Declared by the class, so that they are known without building an engine.
-    capabilities: ClassVar[Capabilities]
 
     @classmethod
     def from_settings(cls, settings: LanguageModelSettings, embedder: Embedder) -> Self:
@@ -38,7 +33,6 @@ engines.register("scripted", "models.llm.scripted:ScriptedLanguageModel")
 VLLM = "vllm"
 #: Engines whose names may carry a variant; for others one is a mistake.
 WITH_VARIANTS = frozenset({"scripted", VLLM})
-_VLLM_CAPABILITIES = Capabilities(streaming=True, tools=True, schema=True, free_text=True, external=False)
 
 
 def names() -> tuple[str, ...]:
@@ -67,12 +61,6 @@ def build_engine(name: str, settings: LanguageModelSettings, embedder: Embedder)
         raise ConfigurationError("the vllm engine is a deployment of the graph; it cannot be built here")
     chosen = settings.model_copy(update={"engine": name})
     return engines.load(engine).from_settings(chosen, embedder)
-
-
-def capabilities_of(name: str) -> Capabilities:
-    """What the engine that `name` means declares. Raises `ConfigurationError` for an unknown one."""
-    engine = _known(name)
-    return _VLLM_CAPABILITIES if engine == VLLM else engines.load(engine).capabilities
 
 
 def _known(name: str) -> str:

@@ -48,7 +48,8 @@ def build_chain(
     prices = load_prices(Path(chosen.prices))
     _check_prices(chosen, engines, prices)
     tracer = _tracer(settings.telemetry)
-    around = Surroundings(pii=pii, prices=prices, spending=_spending(settings, clock), metrics=metrics, tracer=tracer)
+    spending = _spending(settings, clock, metrics)
+    around = Surroundings(pii=pii, prices=prices, spending=spending, metrics=metrics, tracer=tracer)
     return LanguageModelChain(
         [
             GuardedEngine(
@@ -61,9 +62,11 @@ def build_chain(
             for name, engine in engines.items()
         ],
         max_concurrent=chosen.max_concurrent,
-        timeout_s=chosen.timeout_s,
+        # Each caller brings its own deadline; this bounds those of streams too.
+        timeout_s=max(chosen.timeout_s, chosen.stream_timeout_s),
         metrics=metrics,
         tracer=tracer,
+        spending=spending,
     )
 
 
@@ -94,13 +97,14 @@ def _check_prices(settings: LanguageModelSettings, engines: Mapping[str, Engine]
             )
 
 
-def _spending(settings: Settings, clock: WallClock) -> Spending:
+def _spending(settings: Settings, clock: WallClock, metrics: Metrics) -> Spending:
     chosen = settings.language_model
     return Spending(
         _ledger(settings, clock),
         usd_per_day=chosen.budget_usd_per_day,
         usd_per_campaign=chosen.budget_usd_per_campaign,
         clock=clock,
+        metrics=metrics,
     )
 
 

@@ -7,10 +7,17 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from models.errors import ContextLengthExceeded, DeadlineExceeded, ModelRefused, ModelUnavailable, RapportError
-from models.llm.call import EngineCall, Surroundings
+from models.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    ModelRefused,
+    ModelUnavailable,
+    RapportError,
+    UnsupportedByModel,
+)
+from models.llm.call import Bill, EngineCall, Surroundings
 from models.llm.protocol import Engine
-from models.llm.redaction import Redaction
+from models.llm.redaction import Redaction, searched
 from models.llm.types import Delta, EngineState, LanguageModelRequest
 from models.resilience.breaker import BreakerState, CircuitBreaker
 from models.resilience.deadline import Deadline
@@ -21,7 +28,9 @@ logger = logging.getLogger(__name__)
 #: Silence shorter than this tells more about the caller's hurry than about the engine.
 _FAIR_WAIT_S = 1.0
 #: Texts longer than this are searched for personal data beside the event loop.
-_LONG_CHARS = 16_384
+_LONG_CHARS = 2_048
+#: How long an engine may take to say that it is well, after a reply that did not come in time.
+_PROBE_S = 1.0
 
 
 class GuardedEngine:
@@ -63,9 +72,9 @@ class GuardedEngine:
         )
 
     async def call(
-        self, request: LanguageModelRequest, *, budget: Deadline, begin_by: Deadline, whole: bool
+        self, request: LanguageModelRequest, *, budget: Deadline, begin_by: Deadline, whole: bool, bill: Bill
     ) -> AsyncGenerator[Delta]:
-        """Text as it comes, then the reply with its cost; with `whole` only the reply.
+        """Text as it comes, then the reply with its cost; with `whole` only the reply. All costs go on the `bill`.
 
         The first piece must be there at `begin_by`, the last one within `budget`. An engine that fails before its first
         piece is tried again while that can help; later failures are raised as they are. Raises as
@@ -74,18 +83,27 @@ class GuardedEngine:
         """
         outcome = "CANCELLED"
         given_s = begin_by.remaining_s()
+        call: EngineCall | None = None
+        silent = False
         try:
-            with self._breaker.guard(counts=lambda error: _speaks_against(error, given_s)):
-                call = EngineCall(self._engine, self._around, self._labels, *await self._redacted(request))
-                async with aclosing(call.run(budget=budget, begin_by=begin_by, whole=whole)) as texts:
-                    async for text in texts:
-                        yield Delta(text=text)
+            with self._breaker.guard(counts=lambda error: _speaks_against(error, silent=silent)):
+                redacted, redaction = await self._redacted(request, begin_by)
+                call = EngineCall(self._engine, self._around, self._labels, redacted, redaction, bill)
+                try:
+                    async with aclosing(call.run(budget=budget, begin_by=begin_by, whole=whole)) as texts:
+                        async for text in texts:
+                            yield Delta(text=text)
+                except DeadlineExceeded:
+                    silent = given_s >= _FAIR_WAIT_S and not call.heard and not (whole and await self._is_well())
+                    raise
             outcome = "OK"
             self._note(None)
         except Exception as exc:
             outcome = _code(exc)
-            if (against := _speaks_against(exc, given_s)) is not None:
+            if (against := _speaks_against(exc, silent=silent)) is not None:
                 self._note(exc if against else None)
+            if isinstance(exc, UnsupportedByModel):
+                logger.info("a language model cannot do what was asked of it", extra={"engine": self.name})
             raise
         finally:
             self._around.metrics.count("llm_calls_total", 1.0, outcome=outcome, **self._labels)
@@ -104,17 +122,34 @@ class GuardedEngine:
             self._failing = _code(exc)
         else:
             self._failing = ""
+        self._show_breaker()
         return self.state
 
     async def close(self) -> None:
         await self._engine.close()
 
-    async def _redacted(self, request: LanguageModelRequest) -> tuple[LanguageModelRequest, Redaction | None]:
+    async def _is_well(self) -> bool:
+        """What a reply that nobody saw coming cannot tell: whether its engine is away, or only not done yet.
+
+        What we stream anyway (`Attempt.first`) needs no asking: nothing came.
+        """
+        if self._engine.capabilities.external:
+            return False
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                await self._engine.check_health()
+        except Exception:
+            return False
+        return True
+
+    async def _redacted(
+        self, request: LanguageModelRequest, begin_by: Deadline
+    ) -> tuple[LanguageModelRequest, Redaction | None]:
         if not self._redact:
             return request, None
-        size = sum(len(message.content) for message in request.messages) + sum(len(p.text) for p in request.passages)
-        if size > _LONG_CHARS:
-            redaction = await asyncio.to_thread(Redaction, request, self._around.pii)
+        if sum(map(len, searched(request))) > _LONG_CHARS:
+            async with begin_by.enforce("the search for personal data"):
+                redaction = await asyncio.to_thread(Redaction, request, self._around.pii)
         else:
             redaction = Redaction(request, self._around.pii)
         return redaction.request, redaction
@@ -128,18 +163,21 @@ class GuardedEngine:
 
     def _show_breaker(self) -> None:
         is_open = self._breaker.state is not BreakerState.CLOSED
-        self._around.metrics.observe("llm_breaker_open", float(is_open), engine=self.engine)
+        self._around.metrics.observe("llm_breaker_open", float(is_open), engine=self.name)
 
 
 def _code(error: Exception) -> str:
     return error.code if isinstance(error, RapportError) else type(error).__name__
 
 
-def _speaks_against(error: BaseException, given_s: float) -> bool | None:
-    """Whether an error is an outage of an engine that had `given_s` to begin; `None` if it says nothing about it."""
+def _speaks_against(error: BaseException, *, silent: bool) -> bool | None:
+    """Whether an error is an outage of the engine; `None` if it says nothing about it.
+
+    A deadline is one only for an engine that had a fair time and was `silent`: long replies are no outage.
+    """
     match error:
         case DeadlineExceeded():
-            return True if given_s >= _FAIR_WAIT_S else None
+            return True if silent else None
         case ModelUnavailable():
             return True
         case ModelRefused() | ContextLengthExceeded():

@@ -24,7 +24,7 @@ from models.errors import (
     UnsupportedByModel,
 )
 from models.llm import chat_completions, openai_responses
-from models.llm.chat_completions import Completion, Piece, reply_of
+from models.llm.completion import Completion, Piece, reply_of
 from models.llm.prompt import GroundedPrompt, load_grounded_prompt
 from models.llm.types import Capabilities, Delta, LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
@@ -83,14 +83,19 @@ class OpenAILanguageModel:
         wire: WireFormat = _CHAT,
         headers: Mapping[str, str | openai.Omit] | None = None,
         timeout_s: float = 30.0,
+        temperature: float | None = None,
         prompt: GroundedPrompt | None = None,
     ) -> None:
-        """`client` belongs to the engine from now on; `headers` travel with every request."""
+        """`client` belongs to the engine from now on; `headers` travel with every request.
+
+        `temperature` is sent for requests that name none; `None` sends none.
+        """
         self._model = model
         self._client = client
         self._wire = wire
         self._headers = dict(headers or {})
         self._timeout_s = timeout_s
+        self._temperature = temperature
         self._prompt = prompt or load_grounded_prompt()
 
     @classmethod
@@ -106,6 +111,7 @@ class OpenAILanguageModel:
             client=AsyncOpenAI(api_key=key or "none", base_url=settings.openai_base_url, max_retries=0),
             wire=wire_format(settings.openai_api, of_openai=of_openai),
             timeout_s=settings.timeout_s,
+            temperature=settings.temperature,
         )
 
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
@@ -117,14 +123,15 @@ class OpenAILanguageModel:
         budget = deadline.child(self._timeout_s)
         completion = Completion(request, self._prompt, engine=self.engine, model=self._model)
         events = await self._begin(request, budget)
-        try:
-            while (event := await self._next(events, budget)) is not None:
-                if text := completion.add(self._wire.piece_of(event)):
-                    yield Delta(text=text)
-        finally:
-            await events.close()
-        if rest := completion.finish():
-            yield Delta(text=rest)
+        with completion.counted():
+            try:
+                while (event := await self._next(events, budget)) is not None:
+                    if text := completion.add(self._wire.piece_of(event)):
+                        yield Delta(text=text)
+            finally:
+                await events.close()
+            if rest := completion.finish():
+                yield Delta(text=rest)
         yield Delta(reply=completion.reply())
 
     async def check_health(self) -> None:
@@ -142,6 +149,8 @@ class OpenAILanguageModel:
 
     async def _begin(self, request: LanguageModelRequest, budget: Deadline) -> AsyncStream[Any]:
         body = self._wire.arguments(request, model=self._model, prompt=self._prompt)
+        if self._temperature is not None:
+            body.setdefault("temperature", self._temperature)
         try:
             async with budget.enforce(f"model {self._model!r}"):
                 # Not `chat.completions.create`: events stay plain JSON, whose shape is checked here and nowhere else.

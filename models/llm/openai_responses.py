@@ -13,9 +13,10 @@ from models.errors import (
     ModelReplyBroken,
     UnsupportedByModel,
 )
-from models.llm.chat_completions import CallPiece, Piece, encodable, usage_of
+from models.llm.chat_completions import usage_of
+from models.llm.completion import CallPiece, Piece, encodable
 from models.llm.prompt import GroundedPrompt
-from models.llm.types import ChatMessage, FinishReason, LanguageModelRequest, Role, ToolChoice
+from models.llm.types import ChatMessage, FinishReason, LanguageModelRequest, Role, ToolChoice, Usage
 
 
 def arguments(request: LanguageModelRequest, *, model: str, prompt: GroundedPrompt) -> dict[str, Any]:
@@ -32,12 +33,13 @@ def arguments(request: LanguageModelRequest, *, model: str, prompt: GroundedProm
         "model": model,
         "input": [item for message in request.messages for item in _items(message)],
         "max_output_tokens": request.max_tokens,
-        "temperature": request.temperature,
         "stream": True,
         "store": False,
     }
     if request.passages:
         body["instructions"] = prompt.render(request.passages)
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
     if request.top_p != 1.0:
         body["top_p"] = request.top_p
     if request.tools:
@@ -53,7 +55,7 @@ def arguments(request: LanguageModelRequest, *, model: str, prompt: GroundedProm
         ]
         body["tool_choice"] = _tool_choice(request.tool_choice)
     if request.response_schema is not None:
-        body["text"] = {"format": _text_format(request.response_schema)}
+        body["text"] = {"format": _text_format(request.response_schema, strict=request.strict)}
     cleaned: dict[str, Any] = encodable(body)
     return cleaned
 
@@ -79,7 +81,9 @@ def piece_of(event: Mapping[str, Any]) -> Piece:
             return Piece(calls=(CallPiece(index=index, arguments=text),))
         case {"type": "response.completed" | "response.incomplete" as kind, "response": {**response}}:
             return _last(response, finish=FinishReason.STOP if kind == "response.completed" else _cut(response))
-        case {"type": "response.failed", "response": {"error": {"code": code}}} | {"type": "error", "code": code}:
+        case {"type": "response.failed", "response": {"error": {"code": code}, **response}}:
+            raise _with_usage(_failure(code), response)
+        case {"type": "error", "code": code}:
             raise _failure(code)
         case {"type": "response.failed" | "error"}:
             raise _failure(None)
@@ -117,20 +121,24 @@ def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
     return str(choice.mode) if choice.name is None else {"type": "function", "name": choice.name}
 
 
-def _text_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _text_format(schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
     if dict(schema) == {"type": "object"}:  # "some JSON object" is a format of its own; strict schemas name every field
         return {"type": "json_object"}
-    return {"type": "json_schema", "name": "reply", "schema": dict(schema), "strict": True}
+    return {"type": "json_schema", "name": "reply", "schema": dict(schema), "strict": strict}
 
 
 def _last(response: Mapping[Any, Any], *, finish: FinishReason) -> Piece:
-    usage = response.get("usage")
     model = response.get("model")
     return Piece(
         finish=finish,
-        usage=None if usage is None else usage_of(usage, "input_tokens", "output_tokens", "input_tokens_details"),
+        usage=_usage(response),
         model=model if isinstance(model, str) else "",
     )
+
+
+def _usage(response: Mapping[Any, Any]) -> Usage | None:
+    usage = response.get("usage")
+    return None if usage is None else usage_of(usage, "input_tokens", "output_tokens", "input_tokens_details")
 
 
 def _cut(response: Mapping[Any, Any]) -> FinishReason:
@@ -139,6 +147,12 @@ def _cut(response: Mapping[Any, Any]) -> FinishReason:
             return FinishReason.CONTENT_FILTER
         case _:
             return FinishReason.LENGTH
+
+
+def _with_usage(failure: Exception, response: Mapping[Any, Any]) -> Exception:
+    if isinstance(failure, ModelRefused | ModelReplyBroken):
+        failure.usage = _usage(response)
+    return failure
 
 
 def _failure(code: Any) -> Exception:

@@ -82,10 +82,11 @@ class OpenTelemetryTracer:
             PROVIDER_NAME: _PROVIDERS.get(engine, engine),
             REQUEST_MODEL: model,
             REQUEST_MAX_TOKENS: request.max_tokens,
-            REQUEST_TEMPERATURE: request.temperature,
             REQUEST_TOP_P: request.top_p,
             OUTPUT_TYPE: "text" if request.response_schema is None else "json",
         }
+        if request.temperature is not None:
+            attributes[REQUEST_TEMPERATURE] = request.temperature
         if request.seed is not None:
             attributes[REQUEST_SEED] = request.seed
         if request_id := request.metadata.get("request_id"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from models.errors import UnsupportedByModel
+from models.errors import InvalidRequest, UnsupportedByModel
 
 _DEEPEST = 32
+#: What one value may take to make: its characters and parts, and the schema's own on the way there.
+_LARGEST = 20_000
 _FORMATS = {
     "date": "2026-01-01",
     "time": "00:00:00Z",
@@ -24,7 +27,7 @@ def minimal_instance(schema: Mapping[str, Any]) -> Any:
     """A value that satisfies the schema: required properties only, shortest lists, first choices.
 
     Knows the words that structured output uses; raises `UnsupportedByModel` for patterns, endless recursion and words
-    that contradict each other in sight.
+    that contradict each other in sight, and `InvalidRequest` if even the smallest value is large.
     """
     return _Filler(schema).fill(schema, 0)
 
@@ -32,8 +35,10 @@ def minimal_instance(schema: Mapping[str, Any]) -> Any:
 class _Filler:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
+        self._left = _LARGEST
 
     def fill(self, schema: Any, depth: int) -> Any:
+        self._take(1)
         if schema is True:
             return None
         if not isinstance(schema, Mapping) or depth > _DEEPEST:
@@ -41,19 +46,23 @@ class _Filler:
         schema = self._flat(schema, depth)
         for word in ("const", "default"):
             if word in schema:
-                return schema[word]
+                return self._given(schema[word])
         if schema.get("enum"):
-            return schema["enum"][0]
+            return self._given(schema["enum"][0])
         match _type(schema):
             case "object":
                 properties = schema.get("properties", {})
+                self._take(sum(map(len, schema.get("required", ()))))
                 return {name: self.fill(properties.get(name, True), depth + 1) for name in schema.get("required", ())}
             case "array":
                 return self._list(schema, depth)
             case "string":
-                return _string(schema)
+                return self._string(schema)
             case "integer" | "number" as kind:
-                return _number(schema, whole=kind == "integer")
+                try:
+                    return _number(schema, whole=kind == "integer")
+                except OverflowError as exc:
+                    raise UnsupportedByModel("the schema bounds a number by one out of reach") from exc
             case "boolean":
                 return False
             case "null":
@@ -78,6 +87,7 @@ class _Filler:
             part = self._flat(part, depth + 1)
             properties = {**joined.get("properties", {}), **part.get("properties", {})}
             required = [*joined.get("required", ()), *part.get("required", ())]
+            self._take(1 + len(properties) + len(required))
             joined = {**joined, **part, "properties": properties, "required": required}
             if not properties:
                 del joined["properties"]
@@ -95,11 +105,28 @@ class _Filler:
 
     def _list(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
         first = schema.get("prefixItems", ())
-        count = schema.get("minItems", 0)
+        count = int(schema.get("minItems", 0))
         return [
             self.fill(first[place] if place < len(first) else schema.get("items", True), depth + 1)
             for place in range(count)
         ]
+
+    def _string(self, schema: Mapping[str, Any]) -> str:
+        if "pattern" in schema:
+            raise UnsupportedByModel("no text can be made up for a pattern")
+        length = int(schema.get("minLength", 0))
+        self._take(length)
+        return _FORMATS.get(schema.get("format", ""), "").ljust(length, "a")
+
+    def _given(self, value: Any) -> Any:
+        self._take(len(json.dumps(value)))
+        return value
+
+    def _take(self, amount: int) -> None:
+        """Few words of a schema can ask for a value without end, by a number or by what they multiply."""
+        self._left -= amount
+        if self._left < 0:
+            raise InvalidRequest("the JSON schema asks for more than a reply can hold")
 
 
 def _type(schema: Mapping[str, Any]) -> Any:
@@ -111,12 +138,6 @@ def _type(schema: Mapping[str, Any]) -> Any:
     if "properties" in schema or "required" in schema:
         return "object"
     return "array" if "items" in schema or "prefixItems" in schema else "null"
-
-
-def _string(schema: Mapping[str, Any]) -> str:
-    if "pattern" in schema:
-        raise UnsupportedByModel("no text can be made up for a pattern")
-    return _FORMATS.get(schema.get("format", ""), "").ljust(schema.get("minLength", 0), "a")
 
 
 def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:

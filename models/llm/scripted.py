@@ -25,7 +25,7 @@ from models.errors import (
     RapportError,
     UnsupportedByModel,
 )
-from models.llm.chat_completions import CallPiece, Completion, Piece, encodable, reply_of
+from models.llm.completion import CallPiece, Completion, Piece, encodable, reply_of
 from models.llm.prompt import GroundedPrompt, load_grounded_prompt
 from models.llm.schema_instance import minimal_instance
 from models.llm.script import OF_THE_ENGINE, Failure, Malformed, Script
@@ -112,16 +112,17 @@ class ScriptedLanguageModel:
         fails = script.fail if script.fail_calls is None or self._calls <= script.fail_calls else None
         completion = Completion(request, self._prompt, engine=self.engine, model=request.model or self._name)
         due = start
-        for sent, piece in enumerate(self._pieces(request, script)):
-            if piece.finish is None or sent == 0:
-                due = start + (script.ttft_ms + sent * script.gap_ms) / 1000.0
-            await self._until(due, deadline)
-            if fails is not None and (sent >= script.fail_after or piece.finish is not None):
-                await self._fail(fails, script, sent, deadline)
-            if text := completion.add(piece):
-                yield Delta(text=text)
-        if rest := completion.finish():
-            yield Delta(text=rest)
+        with completion.counted():
+            for sent, piece in enumerate(self._pieces(request, script)):
+                if piece.finish is None or sent == 0:
+                    due = start + (script.ttft_ms + sent * script.gap_ms) / 1000.0
+                await self._until(due, deadline)
+                if fails is not None and (sent >= script.fail_after or piece.finish is not None):
+                    await self._fail(fails, script, sent, deadline)
+                if text := completion.add(piece):
+                    yield Delta(text=text)
+            if rest := completion.finish():
+                yield Delta(text=rest)
         yield Delta(reply=completion.reply())
 
     async def check_health(self) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from models.clock import WallClock, utc_now
 from models.errors import BudgetExhausted, CacheUnavailable
-from models.telemetry import Transition
+from models.telemetry import Metrics, NoMetrics, Transition
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Spending:
 
     Under a budget, the most that a call can cost is set aside before it is made, and a ledger that does not answer
     stops the call (`CacheUnavailable`): what cannot be counted must not be spent. Without one, calls are only summed,
-    and a lost ledger loses sums.
+    and a lost ledger loses sums. The sum of the day is shown after every call that cost something.
     """
 
     def __init__(
@@ -125,12 +125,17 @@ class Spending:
         usd_per_day: float | None = None,
         usd_per_campaign: float | None = None,
         clock: WallClock = utc_now,
+        metrics: Metrics | None = None,
     ) -> None:
         self._ledger = ledger
         self._usd_per_day = usd_per_day
         self._usd_per_campaign = usd_per_campaign
         self._clock = clock
+        self._metrics = metrics or NoMetrics()
         self._seen = Transition("spend ledger", logger)
+        for scope, limit in (("day", usd_per_day), ("campaign", usd_per_campaign)):
+            if limit is not None:
+                self._metrics.observe("llm_budget_usd", limit, scope=scope)
 
     async def reserve(self, most_usd: float, *, account: str) -> Reservation:
         """Room for a call of at most `most_usd`. Raises `BudgetExhausted`, `CacheUnavailable`."""
@@ -141,14 +146,19 @@ class Spending:
 
     async def settle(self, reservation: Reservation, usd: float) -> None:
         """Note what the call cost; without the ledger the reservation stands."""
-        if nano(usd) == nano(reservation.usd):
+        if nano(usd) == nano(reservation.usd) == 0:
             return
         try:
             await self._ledger.settle(reservation, usd)
+            self._metrics.observe("llm_spend_usd", await self.spent(self.scopes("")[0].key), scope="day")
         except CacheUnavailable as exc:
             self._seen.down(exc)
         else:
             self._seen.up()
+
+    async def spent(self, key: str) -> float:
+        """USD spent or set aside under this key. Raises `CacheUnavailable`."""
+        return await self._ledger.spent(key)
 
     def scopes(self, account: str) -> tuple[Scope, ...]:
         """What a call at this moment is summed under."""

@@ -131,7 +131,8 @@ class LanguageModelRequest:
     passages: tuple[SourcePassage, ...] = ()
     model: str = ""
     max_tokens: int = 512
-    temperature: float = 0.0
+    #: `None` leaves it to the engine: OpenAI's reasoning models take no other than their own.
+    temperature: float | None = None
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
@@ -139,6 +140,8 @@ class LanguageModelRequest:
     tool_choice: ToolChoice = ToolChoice()
     #: A JSON schema that the reply's text must satisfy.
     response_schema: Mapping[str, Any] | None = None
+    #: Whether the engine must hold itself to that schema; not every schema can be held to.
+    strict: bool = True
     account: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 

@@ -134,17 +134,17 @@ class KnowledgeAnswerer:
         path: tuple[str, ...] = ("knowledge_searched", "match_found")
         try:
             reply = await self._language_model.generate(request, deadline=deadline)
-        except (ModelRefused, UnsupportedByModel):
+        except (ModelRefused, UnsupportedByModel) as exc:
             timings["generate"] = _ms(self._timer() - started)
             path = (*path, "model_refused")
-            return Answer(state=AnswerState.UNGROUNDED, path=path, cost_usd=None, timings_ms=timings)
+            return Answer(state=AnswerState.UNGROUNDED, path=path, cost_usd=exc.cost_usd, timings_ms=timings)
         except _AWAY as exc:
             self._model_seen.down(exc)
             self._metrics.count("llm_errors_total", code=exc.code)
             return Answer(
                 state=AnswerState.UNAVAILABLE,
                 path=(*path, "language_model_unavailable"),
-                cost_usd=None,
+                cost_usd=exc.cost_usd,
                 degraded=("language_model",),
                 timings_ms=timings,
             )

@@ -80,5 +80,9 @@ class Wordings:
             raise ConfigurationError(f"{path.name} must map names to texts")
         return cls(raw, allowed)
 
+    def template(self, name: str) -> str:
+        """The wording with the names in braces that `text` fills in."""
+        return self._texts[name]
+
     def text(self, name: str, **fields: str) -> str:
         return self._texts[name].format_map(fields)

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 from ray.serve.schema import ServeDeploySchema
 
-from models.settings import VLLMSettings, load_settings
+from models.settings import LanguageModelSettings, VLLMSettings, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,6 +91,11 @@ def test_the_local_configs_leave_room_for_campaigns(name: str) -> None:
     """On two cores; with a second vLLM replica there is none, and campaigns wait."""
     reserved = [one.get("ray_actor_options", {"num_cpus": VLLM_CPUS})["num_cpus"] for one in deployments(name).values()]
     assert sum(reserved) <= 1.5
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_full_language_model_says_so_before_serve_queues(name: str) -> None:
+    assert deployments(name)["language_model"]["max_ongoing_requests"] > LanguageModelSettings().max_concurrent
 
 
 def test_cluster_file_is_valid_for_the_cluster_launcher() -> None:

@@ -12,8 +12,9 @@ import pytest
 import ray
 
 from batch import generate as command
+from batch.columns import TEXTS, table
 from batch.generate import Summary, generate
-from batch.stages.texts import GenerationOptions
+from batch.stages.texts import GenerateTexts, GenerationOptions
 from models.errors import ConfigurationError, ModelRateLimited, ModelRefused, ModelUnavailable, Overloaded
 from models.llm.types import LanguageModelReply, LanguageModelRequest, Usage
 from models.resilience.deadline import Deadline
@@ -154,6 +155,23 @@ def test_a_busy_model_is_waited_for_and_other_failures_are_told(job: Any) -> Non
     assert "8 tokens in 2.0 s (4.0/s)" in line
     assert "1.500000 USD and 1 rows without a known price" in line
     assert "4 errors (" in line
+
+
+def test_a_row_that_failed_is_in_the_sum_of_what_was_paid() -> None:
+    class Refusing:
+        async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
+            error = ModelRefused("nothing to say")
+            error.cost_usd = 0.25
+            raise error
+
+    async def build() -> Refusing:
+        return Refusing()
+
+    messages = json.dumps([{"role": "user", "content": "a"}])
+    rows = GenerateTexts(build, GenerationOptions())(table([{"key": '"r1"', "line": 1, "messages": messages}], TEXTS))
+    summary = Summary()
+    summary.add(rows.to_pylist()[0])
+    assert (summary.errors, summary.cost_usd, summary.without_price) == ({"MODEL_REFUSED": 1}, 0.25, 0)
 
 
 BAD_LINES: list[tuple[bytes, Any, str]] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -22,7 +22,7 @@ from models.errors import (
 )
 from models.llm.engines import build_engine
 from models.llm.protocol import Engine
-from models.llm.types import FinishReason, ToolChoice, ToolMode, ToolSpec
+from models.llm.types import FinishReason, ToolChoice, ToolMode, ToolSpec, Usage
 from models.resilience.deadline import Deadline
 from models.settings import LanguageModelSettings
 from tests.fakes.embedder import HashingEmbedder
@@ -50,12 +50,15 @@ def server() -> Iterator[OpenAIServer]:
     assert running.unused == 0, "the engine made fewer calls than the test scripted"
 
 
+def settings_of(server: OpenAIServer, api: str, **more: object) -> LanguageModelSettings:
+    return LanguageModelSettings.model_validate(
+        {"openai_base_url": server.base_url, "openai_model": "wire-model", "openai_api": api, **more}
+    )
+
+
 @pytest.fixture(params=["chat", "responses"])
 async def wire(request: pytest.FixtureRequest, server: OpenAIServer) -> AsyncIterator[Wire]:
-    settings = LanguageModelSettings.model_validate(
-        {"openai_base_url": server.base_url, "openai_model": "wire-model", "openai_api": request.param}
-    )
-    model = build_engine("openai", settings, HashingEmbedder())
+    model = build_engine("openai", settings_of(server, request.param), HashingEmbedder())
     yield Wire(model=model, api=request.param, text=text_chunks if request.param == "chat" else text_events)
     await model.close()
 
@@ -84,10 +87,57 @@ async def test_a_request_travels_in_the_words_of_its_api(server: OpenAIServer, w
         assert sent["store"] is False, "the endpoint must not keep what customers say"
 
 
+@pytest.mark.parametrize(
+    ("set_to", "asked", "sent"),
+    [(None, None, None), (None, 0.0, 0.0), (0.3, None, 0.3), (0.3, 0.0, 0.0)],
+)
+async def test_a_temperature_travels_only_when_somebody_wants_one(
+    server: OpenAIServer, wire: Wire, set_to: float | None, asked: float | None, sent: float | None
+) -> None:
+    """OpenAI's reasoning models refuse any but their own."""
+    server.streams(wire.text("Hello."))
+    model = build_engine("openai", settings_of(server, wire.api, temperature=set_to), HashingEmbedder())
+    await model.generate(replace(HELLO, temperature=asked), deadline=Deadline.after(30))
+    await model.close()
+    assert server.requests[0].get("temperature") == sent
+    assert ("temperature" in server.requests[0]) is (sent is not None)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_a_schema_is_as_strict_as_the_caller_meant_it(server: OpenAIServer, wire: Wire, strict: bool) -> None:
+    server.streams(wire.text("{}"))
+    schema = {"type": "object", "properties": {"stars": {"type": "integer"}}}
+    request = replace(HELLO, response_schema=schema, strict=strict)
+    await wire.model.generate(request, deadline=Deadline.after(30))
+    (sent,) = server.requests
+    form = sent["response_format"]["json_schema"] if wire.api == "chat" else sent["text"]["format"]
+    assert (form["schema"], form["strict"]) == (schema, strict)
+
+
 async def test_tokens_are_counted_by_the_endpoint(server: OpenAIServer, wire: Wire) -> None:
     server.streams(wire.text("One", " two"))
     usage = (await wire.model.generate(HELLO, deadline=Deadline.after(30))).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (7, 2, 3)
+
+
+async def test_a_refusal_carries_the_tokens_that_are_billed_for_it(server: OpenAIServer, wire: Wire) -> None:
+    server.streams(wire.text("NO_", "ANSWER"))
+    with pytest.raises(ModelRefused) as caught:
+        await wire.model.generate(asking(QUESTION), deadline=Deadline.after(30))
+    assert caught.value.usage == Usage(prompt_tokens=7, completion_tokens=2, cached_tokens=3)
+
+
+async def test_a_reply_that_breaks_off_after_its_count_carries_it(server: OpenAIServer, wire: Wire) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    if wire.api == "chat":
+        server.says(json.dumps({"choices": [], "usage": usage}), "{")
+    else:
+        usage = {"input_tokens": 7, "output_tokens": 2}
+        response = {"error": {"code": "server_error"}, "usage": usage}
+        server.says(json.dumps({"type": "response.failed", "response": response}))
+    error = await failure(wire)
+    assert isinstance(error, ModelReplyBroken)
+    assert error.usage == Usage(prompt_tokens=7, completion_tokens=2)
 
 
 async def test_a_filtered_reply_says_so(server: OpenAIServer, wire: Wire) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from models.classification.types import Category, Classification, Intent
 from models.embedding.protocol import Vectors
+from models.errors import NotFound
 from models.knowledge.types import Chunk, DocumentKind, Passage
 from models.llm.types import Citation, Delta, LanguageModelReply, LanguageModelRequest, Usage
 from models.resilience.deadline import Deadline
@@ -285,6 +286,8 @@ class Tickets:
     async def comment(self, ticket_id: str, body: str) -> None:
         if self.error is not None:
             raise self.error
+        if ticket_id not in {f"tck_{number}" for number in range(1, len(self.opened) + 1)}:
+            raise NotFound("there is no such ticket")
         self.comments.append((ticket_id, body))
 
 

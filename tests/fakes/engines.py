@@ -40,10 +40,12 @@ DOLLAR = Price(prompt=1e6, cached=0.5e6, completion=1e6)
 class StagedEngine:
     """Plays one scene a call: pieces of text, errors to raise, `SILENCE`; afterwards it answers `fine`.
 
-    `reply` is what a scene ends in, with the scene's text unless `text` is set.
+    `reply` is what a scene ends in, with the scene's text unless `text` is set. `name` is the configured one, where
+    that is not the engine's.
     """
 
     engine: str = "staged"
+    name: str = ""
     external: bool = False
     scenes: list[Sequence[str | Exception]] = field(default_factory=list)
     reply: LanguageModelReply | None = None
@@ -51,6 +53,7 @@ class StagedEngine:
     running: int = 0
     closed: bool = False
     health: Exception | None = None
+    health_asked: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -86,6 +89,7 @@ class StagedEngine:
             self.running -= 1
 
     async def check_health(self) -> None:
+        self.health_asked += 1
         if self.health is not None:
             raise self.health
 
@@ -139,6 +143,7 @@ def chain_of(
     redact_local: bool = False,
     sleep: Callable[[float], object] = no_wait,
     breaker_clock: Callable[[], float] = time.monotonic,
+    health_clock: Callable[[], float] = time.monotonic,
     max_concurrent: int = 100,
     timeout_s: float = 30.0,
 ) -> LanguageModelChain:
@@ -162,7 +167,7 @@ def chain_of(
     )
     guarded = [
         GuardedEngine(
-            engine.engine,
+            engine.name or engine.engine,
             engine,
             around,
             model=f"{engine.engine}-1",
@@ -172,7 +177,13 @@ def chain_of(
         for engine in engines
     ]
     return LanguageModelChain(
-        guarded, max_concurrent=max_concurrent, timeout_s=timeout_s, metrics=around.metrics, tracer=around.tracer
+        guarded,
+        max_concurrent=max_concurrent,
+        timeout_s=timeout_s,
+        metrics=around.metrics,
+        tracer=around.tracer,
+        spending=around.spending,
+        clock=health_clock,
     )
 
 

@@ -45,12 +45,15 @@ class FakeLanguageModel:
     breaks: Exception | None = None
     gate: asyncio.Event | None = None
     requests: list[LanguageModelRequest] = field(default_factory=list)
+    #: What was left of each request's deadline.
+    remaining_s: list[float] = field(default_factory=list)
     started: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     cancelled: int = 0
     given_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def generate(self, request: LanguageModelRequest, *, deadline: Deadline) -> LanguageModelReply:
         self.requests.append(request)
+        self.remaining_s.append(deadline.remaining_s())
         self.started.release()
         if self.fails is not None:
             raise self.fails
@@ -59,6 +62,7 @@ class FakeLanguageModel:
 
     async def stream(self, request: LanguageModelRequest, *, deadline: Deadline) -> AsyncIterator[Delta]:
         self.requests.append(request)
+        self.remaining_s.append(deadline.remaining_s())
         if self.fails is not None:
             raise self.fails
         reply = self.answer(request)

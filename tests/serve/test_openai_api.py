@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import OpenAI
@@ -65,7 +67,25 @@ def test_the_assistant_knows_the_customer_and_the_talk_so_far(client: OpenAI) ->
     handed = client.chat.completions.create(model="rapport", messages=talk, user="customer_123")
     assert handed.model_extra is not None
     assert handed.model_extra["rapport"]["outcome"] == "handed_off"
-    assert handed.model_extra["rapport"]["ticket_id"] in (handed.choices[0].message.content or "")
+    ticket_id = handed.model_extra["rapport"]["ticket_id"]
+    assert ticket_id in (handed.choices[0].message.content or "")
+    talk += [handed.choices[0].message.to_dict(), {"role": "user", "content": "It is about my latest invoice"}]
+    later = client.chat.completions.create(model="rapport", messages=talk, user="customer_123")
+    assert later.model_extra is not None
+    assert later.model_extra["rapport"]["ticket_id"] == ticket_id, "the message joins the ticket that is open"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_repeated_turn_with_one_key_happens_once(system: Any, stream: bool) -> None:
+    asked = [{"role": "user", "content": "I want to talk to a person"}]
+    body = {"model": "rapport", "messages": asked, "user": "customer_123", "stream": stream}
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    url = f"{system.url}/v1/chat/completions"
+    first, again = (httpx.post(url, json=body, headers=headers, timeout=60.0) for _ in range(2))
+    assert (first.status_code, first.headers.get("idempotent-replayed")) == (200, None)
+    assert (again.status_code, again.headers.get("idempotent-replayed")) == (200, "true")
+    assert "Your ticket is tck_" in first.text
+    assert again.text == first.text
 
 
 def test_a_safety_report_is_recorded_whatever_the_system_message_says(client: OpenAI) -> None:
@@ -90,7 +110,7 @@ def test_an_unknown_customer_is_answered_and_a_malformed_one_refused(client: Ope
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_extractive_engine_refuses_free_text(client: OpenAI, stream: bool) -> None:
-    with pytest.raises(openai.BadRequestError) as raised:
+    with pytest.raises(openai.BadRequestError, match="ask the model rapport") as raised:
         client.chat.completions.create(model="extractive", messages=QUESTION, stream=stream)
     assert raised.value.code == "unsupported_by_model"
     assert raised.value.request_id

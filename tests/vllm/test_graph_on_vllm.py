@@ -62,11 +62,11 @@ def work_of(system: System, call: Callable[[], object]) -> float:
     workers = engine_processes(system, "VLLM::Worker")
 
     def spent() -> float:
-        return sum(worker.cpu_times().user for worker in workers)
+        return float(sum(worker.cpu_times().user for worker in workers))
 
     def at_rest() -> bool:
         shares = [worker.cpu_percent(interval=1.0) for worker in workers]
-        return max(shares) < 30
+        return bool(max(shares) < 30)
 
     eventually(at_rest, "engines at rest")
     before = spent()
@@ -117,7 +117,7 @@ def test_a_named_tool_is_called(client: openai.OpenAI) -> None:
     call = reply.choices[0].message.tool_calls[0]
     assert call.function.name == "book"
     jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
-    assert reply.choices[0].finish_reason in ("tool_calls", "stop")
+    assert reply.choices[0].finish_reason == "tool_calls"
 
 
 def test_more_text_than_the_window_is_refused(client: openai.OpenAI) -> None:
@@ -137,11 +137,8 @@ def test_the_assistant_never_passes_nonsense_on(client: openai.OpenAI) -> None:
     completion: Any = client.chat.completions.create(
         model="rapport", messages=[{"role": "user", "content": "How do I invite a colleague to our clinic?"}]
     )
-    outcome = completion.model_extra["rapport"]["outcome"]
-    if outcome == "answered":  # the fallback's doing: it only quotes
-        assert completion.choices[0].message.annotations
-    else:
-        assert outcome in ("no_answer", "clarified", "handed_off")
+    assert completion.model_extra["rapport"]["outcome"] == "no_answer"
+    assert not completion.choices[0].message.annotations
 
 
 def test_a_client_that_leaves_ends_the_models_work(vllm_system: System, client: openai.OpenAI) -> None:
@@ -166,7 +163,7 @@ def test_two_engines_share_two_cores(vllm_system: System, client: openai.OpenAI)
     before = [worker.cpu_times().user for worker in workers]
     run_together(lambda: ask(client, max_tokens=256), 16)
     spent = [worker.cpu_times().user - earlier for worker, earlier in zip(workers, before, strict=True)]
-    assert min(spent) > 0
+    assert min(spent) > sum(spent) / 5
 
 
 def test_a_batch_job_uses_the_same_model(vllm_system: System, tmp_path: Path) -> None:
@@ -227,6 +224,7 @@ def test_later_requests_are_answered_after_a_kill_under_load(
     killer.join()
     # Whoever was cut off was told so, in a typed way; nobody got half a reply for a whole one.
     assert all(isinstance(failure, openai.APIError) for failure in failures), failures
+    assert len(failures) < 8, "the other engine's callers were cut off too"
     eventually(lambda: answers(client), "an answer after the kill")
     eventually(lambda: len(engine_processes(vllm_system, "VLLM::EngineCore")) >= 2, "a new engine", timeout_s=300)
     eventually(lambda: not run_together(lambda: ask(client), 8), "8 answers out of 8")

@@ -211,6 +211,8 @@ class TestQuestions:
         assert (await chat.say("Hello!")).cost_usd == 0.0
         chat.desk.language_model.error = ModelUnavailable("down")
         assert (await chat.say("How do I add another seat?")).cost_usd is None
+        chat.desk.language_model.error.cost_usd = 0.004
+        assert (await chat.say("How do I add one more seat?")).cost_usd == 0.004
 
 
 class TestPerson:

@@ -129,6 +129,52 @@ async def test_a_missing_detail_completes_the_request_before_it(chat: Chat) -> N
     assert "shipped" in (turn.reply or "")
 
 
+@pytest.mark.parametrize(
+    ("wording", "fields"),
+    [
+        ("cancel_prepared", {"order_id": "ORD-10234", "items": "2 x mug (blue), 1 x pen"}),
+        ("refund_prepared", {"order_id": "ORD-10234", "items": "a mug, a pen", "total": "EUR 20.00"}),
+        ("account_prepared", {"field": "e-mail address"}),
+        ("ticket_prepared", {}),
+    ],
+)
+async def test_a_yes_to_a_proposal_confirms_it(chat: Chat, wording: str, fields: dict[str, str]) -> None:
+    proposal = REPLIES.text(wording, **fields)
+    turn = await complete(chat, "U: Please do that for me", f"A: {proposal}", "U: Yes, please")
+    assert (turn.outcome, turn.reason) == (Outcome.HANDED_OFF, HandoffReason.UNSUPPORTED_REQUEST)
+    (ticket,) = chat.tickets.opened
+    assert "The customer confirmed an action" in str(ticket["body"])
+
+
+async def test_messages_after_a_handoff_are_added_to_its_ticket(chat: Chat) -> None:
+    handed = await complete(chat, "U: I want to talk to a person")
+    talk_so_far = ["U: I want to talk to a person", f"A: {handed.reply}"]
+    first = await complete(chat, *talk_so_far, "U: It is about my invoice")
+    second = await complete(
+        chat, *talk_so_far, "U: It is about my invoice", f"A: {first.reply}", "U: It is the one of May"
+    )
+    assert {turn.ticket_id for turn in (handed, first, second)} == {"tck_1"}
+    assert (second.outcome, second.reply) == (
+        Outcome.HANDED_OFF,
+        REPLIES.text("handed_off_waiting", ticket_id="tck_1"),
+    )
+    assert len(chat.tickets.opened) == 1
+    assert [ticket_id for ticket_id, _ in chat.tickets.comments] == ["tck_1", "tck_1"]
+
+
+async def test_a_ticket_that_does_not_exist_is_replaced_by_one_that_does(chat: Chat) -> None:
+    made_up = REPLIES.text("handed_off", ticket_id="tck_made_up")
+    turn = await complete(chat, "U: I want a person", f"A: {made_up}", "U: It is about my invoice")
+    assert turn.ticket_id == "tck_1"
+    assert len(chat.tickets.opened) == 1
+
+
+async def test_words_that_only_resemble_ours_are_an_answer(chat: Chat) -> None:
+    almost = REPLIES.text("ticket_prepared") + " Or shall I send it?"
+    await complete(chat, "U: Open a ticket", f"A: {almost}", "U: Yes, please")
+    assert chat.tickets.opened == []
+
+
 async def test_the_view_of_the_customer_is_the_callers_or_the_most_masked(chat: Chat) -> None:
     await complete(chat, "U: How do I add a seat?")
     await complete(chat, "U: How do I add a seat?", agent_type="support")

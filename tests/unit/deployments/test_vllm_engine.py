@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -93,6 +94,18 @@ async def test_a_whole_reply_travels_as_one_document() -> None:
     assert "stream_options" not in deployment.bodies[0]
 
 
+@pytest.mark.parametrize(
+    ("set_to", "asked", "sent"), [(None, None, 0.0), (0.3, None, 0.3), (0.3, 0.0, 0.0), (None, 1.0, 1.0)]
+)
+async def test_who_asks_for_no_temperature_gets_the_likeliest_words(
+    set_to: float | None, asked: float | None, sent: float
+) -> None:
+    deployment = Deployment(*STREAM)
+    engine = VLLMEngine(cast(VLLMHandle, deployment), VLLMSettings(model="folder"), temperature=set_to)
+    await engine.generate(replace(REQUEST, temperature=asked), deadline=Deadline.after(5))
+    assert deployment.bodies[0]["temperature"] == sent
+
+
 async def test_leaving_the_stream_ends_the_call() -> None:
     deployment = Deployment(*STREAM)
     stream = cast(Any, engine_over(deployment).stream(REQUEST, deadline=Deadline.after(5)))
@@ -129,3 +142,12 @@ async def test_an_adapter_is_named_as_rays_loader_knows_it() -> None:
     assert (deployment.adapters, deployment.bodies[0]["model"]) == (["vllm:polite"], "vllm:polite")
     with pytest.raises(UnknownModel):
         await engine_over(deployment).generate(request, deadline=Deadline.after(5))
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../b", ".hidden", "x" * 65, "a b"])
+async def test_an_adapters_name_is_no_path(name: str) -> None:
+    deployment = Deployment(*STREAM)
+    request = LanguageModelRequest(messages=REQUEST.messages, model=f"vllm:{name}")
+    with pytest.raises(UnknownModel):
+        await engine_over(deployment, lora_path="s3://b/a").generate(request, deadline=Deadline.after(5))
+    assert deployment.bodies == []

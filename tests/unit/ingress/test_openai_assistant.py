@@ -8,12 +8,13 @@ from typing import Any
 import openai
 import pytest
 
-from models.errors import DatabaseUnavailable
+from models.errors import DatabaseUnavailable, DeadlineExceeded, ModelUnavailable, Overloaded
 from models.llm.types import Role
 from models.sessions.types import Outcome
 from tests.fakes.ingress import World
 from tests.unit.ingress.openai_world import HELLO, KEY, openai_world, support_desk
 
+CHAT = "/v1/chat/completions"
 ANNOTATION = {
     "type": "file_citation",
     "file_id": "doc_1",
@@ -171,3 +172,50 @@ async def test_a_turn_ends_even_when_nobody_waits_for_it(world: World) -> None:
             await call
         world.conversation.gate.set()
         await world.conversation.finished.wait()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_turn_happens_once_for_each_key_and_is_answered_again(world: World, stream: bool) -> None:
+    sent = {"model": "rapport", "messages": HELLO, "stream": stream}
+    async with world.client() as http:
+        first, again = [await http.post(CHAT, json=sent, headers={"Idempotency-Key": "k1"}) for _ in range(2)]
+        other = await http.post(CHAT, json=sent, headers={"Idempotency-Key": "k2"})
+        mismatch = await http.post(CHAT, json=sent | {"user": "customer_1"}, headers={"Idempotency-Key": "k1"})
+    assert len(world.conversation.completed) == 2
+    assert (again.status_code, again.content) == (200, first.content)
+    assert [response.headers.get("Idempotent-Replayed") for response in (first, again, other)] == [None, "true", None]
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert (mismatch.status_code, mismatch.json()["error"]["code"]) == (400, "idempotency_mismatch")
+
+
+async def test_the_same_key_is_told_to_wait_while_the_turn_runs(world: World) -> None:
+    world.conversation.gate = asyncio.Event()
+    sent: Any = {"json": {"model": "rapport", "messages": HELLO}, "headers": {"Idempotency-Key": "k1"}}
+    async with world.client() as http:
+        first = asyncio.create_task(http.post(CHAT, **sent))
+        await world.conversation.arrived.acquire()
+        second = await http.post(CHAT, **sent)
+        world.conversation.gate.set()
+        assert (await first).status_code == 200
+    assert (second.status_code, second.headers["x-should-retry"]) == (409, "true")
+    assert len(world.conversation.completed) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "error", [DatabaseUnavailable("x"), DeadlineExceeded("x"), Overloaded("x").with_retry_after(1), RuntimeError("x")]
+)
+async def test_no_client_is_asked_to_repeat_a_turn_that_began(world: World, error: Exception, stream: bool) -> None:
+    """OpenAI's client repeats failures on its own, and a turn may have had its effects."""
+    world.conversation.fails = error
+    async with world.client() as http:
+        response = await http.post(CHAT, json={"model": "rapport", "messages": HELLO, "stream": stream})
+    assert response.status_code >= 500
+    assert response.headers["x-should-retry"] == "false"
+
+
+async def test_what_failed_before_a_turn_began_may_be_repeated(world: World) -> None:
+    world.language_model.fails = ModelUnavailable("x")
+    async with world.client() as http:
+        response = await http.post(CHAT, json={"model": "scripted", "messages": HELLO})
+    assert response.headers["x-should-retry"] == "true"

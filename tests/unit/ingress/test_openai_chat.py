@@ -11,28 +11,10 @@ import orjson
 import pytest
 
 from models.errors import ModelReplyBroken, ModelUnavailable
-from models.llm.types import FinishReason, LanguageModelReply, Role, ToolCall, ToolChoice, ToolMode
+from models.llm.types import FinishReason, LanguageModelReply, Role, ToolChoice, ToolMode
 from tests.fakes.ingress import World
 from tests.fakes.models import FakeLanguageModel, echoing, saying
-from tests.unit.ingress.openai_world import HELLO, openai_world
-
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather of a town",
-        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
-    },
-}
-CALL = ToolCall(id="call_1", name="weather", arguments='{"town":"Bern"}')
-TOWN: Any = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "town",
-        "strict": True,
-        "schema": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
-    },
-}
+from tests.unit.ingress.openai_world import CALL, HELLO, TOWN, WEATHER, openai_world
 
 
 @pytest.fixture
@@ -120,15 +102,19 @@ async def test_every_supported_field_reaches_the_engine(world: World) -> None:
     assert (request.stop, request.seed) == (("END",), 7)
     assert [tool.name for tool in request.tools] == ["weather"]
     assert request.tool_choice == ToolChoice(mode=ToolMode.REQUIRED, name="weather")
-    assert request.response_schema == TOWN["json_schema"]["schema"]
+    assert (request.response_schema, request.strict) == (TOWN["json_schema"]["schema"], True)
 
 
-async def test_what_is_left_out_has_openais_defaults(world: World) -> None:
+async def test_what_is_left_out_is_the_engines_to_choose_or_has_openais_default(world: World) -> None:
+    loose: Any = {"type": "json_schema", "json_schema": {"name": "town", "schema": {"type": "object"}}}
+    world.language_model.answer = lambda _: saying("[]")
     async with world.openai() as client:
         await client.chat.completions.create(model="scripted", messages=HELLO)
-    (request,) = world.language_model.requests
-    assert (request.temperature, request.top_p, request.max_tokens, request.stop) == (1.0, 1.0, 77, ())
+        await client.chat.completions.create(model="scripted", messages=HELLO, response_format=loose)
+    request, with_schema = world.language_model.requests
+    assert (request.temperature, request.top_p, request.max_tokens, request.stop) == (None, 1.0, 77, ())
     assert request.response_schema is None
+    assert (with_schema.response_schema, with_schema.strict) == ({"type": "object"}, False)
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
@@ -208,38 +194,13 @@ async def test_tool_calls_come_back_whole_and_streamed(world: World) -> None:
     assert world.language_model.requests[0].tool_choice == ToolChoice(mode=ToolMode.REQUIRED)
 
 
-async def test_a_reply_that_fits_the_schema_passes_and_another_is_an_error(world: World) -> None:
+async def test_a_stream_has_more_time_than_a_whole_reply(world: World) -> None:
     async with world.openai() as client:
-        world.language_model.answer = lambda _: saying('{"town":"Bern"}')
-        completion = await client.chat.completions.create(model="scripted", messages=HELLO, response_format=TOWN)
-        assert completion.choices[0].message.content == '{"town":"Bern"}'
-        for text in ('{"town":3}', "{}", "Bern", '{"town":"Be'):
-            world.language_model.answer = lambda _, text=text: saying(text)  # type: ignore[misc]
-            with pytest.raises(openai.InternalServerError) as raised:
-                await client.chat.completions.create(model="scripted", messages=HELLO, response_format=TOWN)
-            assert (raised.value.status_code, raised.value.code) == (502, "model_reply_broken")
-        world.language_model.answer = lambda _: saying('{"town":"Be', finish=FinishReason.LENGTH)
-        cut = await client.chat.completions.create(model="scripted", messages=HELLO, response_format=TOWN)
-        assert cut.choices[0].finish_reason == "length"
-        world.language_model.answer = lambda _: saying("[1]")
-        with pytest.raises(openai.InternalServerError):
-            await client.chat.completions.create(
-                model="scripted", messages=HELLO, response_format={"type": "json_object"}
-            )
-    assert world.language_model.requests[-1].response_schema == {"type": "object"}
-
-
-@pytest.mark.parametrize(("arguments", "strict"), [('{"town":', False), ("[]", False), ('{"town":3}', True)])
-async def test_tool_arguments_that_cannot_be_used_are_a_broken_reply(
-    world: World, arguments: str, strict: bool
-) -> None:
-    call = ToolCall(id="call_1", name="weather", arguments=arguments)
-    world.language_model.answer = lambda _: saying("", finish=FinishReason.TOOL_CALLS, calls=[call])
-    tool: Any = {"type": "function", "function": {**WEATHER["function"], "strict": strict}}
-    async with world.openai() as client:
-        with pytest.raises(openai.InternalServerError) as raised:
-            await client.chat.completions.create(model="scripted", messages=HELLO, tools=[tool])
-    assert raised.value.code == "model_reply_broken"
+        await client.chat.completions.create(model="scripted", messages=HELLO)
+        [_ async for _ in await client.chat.completions.create(model="scripted", messages=HELLO, stream=True)]
+    whole, streamed = world.language_model.remaining_s
+    limits = world.settings.language_model
+    assert whole <= limits.timeout_s < streamed <= limits.stream_timeout_s
 
 
 async def test_a_failure_before_the_first_piece_keeps_its_status(world: World) -> None:

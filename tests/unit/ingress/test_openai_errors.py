@@ -121,7 +121,7 @@ def failure(response: httpx.Response, status: int, code: str, param: str | None 
         ),
         (
             {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "objekt"}}}]},
-            "invalid_json_schema",
+            "invalid_request",
             "tools[0].function.parameters.type",
         ),
         (
@@ -240,7 +240,7 @@ async def test_what_a_model_fails_at_is_the_clients_exception_for_it(
     assert met.value.request_id
     headers = met.value.response.headers
     assert headers["x-should-retry"] == str(repeat).lower()
-    assert ("retry-after" in headers) == (status in (429, 503))
+    assert ("retry-after" in headers) == (repeat and status in (429, 503))
     assert "hunter2" not in met.value.response.text
     if isinstance(raised, RapportError) and raised.retry_after_s:
         assert headers["retry-after"] == "7"

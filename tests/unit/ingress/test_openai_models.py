@@ -123,6 +123,8 @@ async def test_models_are_the_assistant_the_engines_and_the_embedder(world: Worl
     async with world.openai() as client:
         listed = await client.models.list()
         assert [model.id for model in listed.data] == ["rapport", "scripted", "extractive", MODEL]
+        described = {model.id: str((model.model_extra or {})["description"]) for model in listed.data}
+        assert "ask rapport" in described["extractive"]
         for model in listed.data:
             assert await client.models.retrieve(model.id) == model
         for unknown in ("gpt-4o", "a/b:c", "scripted:tokens=5"):
@@ -139,3 +141,14 @@ async def test_a_model_id_may_hold_slashes() -> None:
     world.__post_init__()
     async with world.openai() as client:
         assert (await client.models.retrieve("org/name")).id == "org/name"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_engine_without_text_of_its_own_names_the_model_to_ask_instead(world: World, stream: bool) -> None:
+    async with world.openai() as client:
+        with pytest.raises(openai.BadRequestError, match="ask the model rapport") as raised:
+            await client.chat.completions.create(
+                model="extractive", messages=[{"role": "user", "content": "hello"}], stream=stream
+            )
+    assert (raised.value.code, raised.value.param) == ("unsupported_by_model", "model")
+    assert world.language_model.requests == []

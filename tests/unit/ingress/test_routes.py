@@ -24,7 +24,8 @@ from models.enrichment.types import (
 from models.errors import ModelUnavailable, Overloaded
 from models.settings import Settings
 from providers.systems.campaigns import CampaignStatus
-from tests.fakes.ingress import NOW, FakeReader, World
+from tests.fakes.ingress import FakeReader, World
+from tests.fakes.talks import NOW
 from tests.unit.ingress.problem import problem
 
 CONTEXT = "/api/v1/customers/customer_123/context"

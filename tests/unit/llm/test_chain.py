@@ -271,8 +271,10 @@ class LostLedger(MemorySpendLedger):
 class TestBudget:
     NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
-    def spending(self, ledger: MemorySpendLedger, **budget: float) -> Spending:
-        return Spending(ledger, clock=lambda: self.NOON, **budget)
+    def spending(
+        self, ledger: MemorySpendLedger, *, usd_per_day: float | None = None, usd_per_campaign: float | None = None
+    ) -> Spending:
+        return Spending(ledger, usd_per_day=usd_per_day, usd_per_campaign=usd_per_campaign, clock=lambda: self.NOON)
 
     async def test_over_the_budget_a_free_engine_answers_and_alone_it_is_refused_until_midnight(self) -> None:
         ledger = MemorySpendLedger(lambda: self.NOON)
@@ -384,14 +386,26 @@ class TestPersonalData:
 
 class TestHealth:
     async def test_one_well_engine_is_enough_and_each_is_named(self) -> None:
+        now = [0.0]
         first, second = StagedEngine("vllm", health=down()), StagedEngine("openai", external=True)
-        chain = chain_of(first, second)
+        chain = chain_of(first, second, health_clock=lambda: now[0])
         await chain.check_health()
         assert describe(await chain.inspect()) == "vllm: MODEL_UNAVAILABLE; openai answers"
         assert [(state.engine, state.external) for state in chain.states()] == [("vllm", False), ("openai", True)]
         second.health = RuntimeError("unforeseen")
+        now[0] = 6.0
         with pytest.raises(ModelUnavailable):
             await chain.check_health()
+
+    async def test_however_many_ask_an_engine_is_asked_once_in_five_seconds(self) -> None:
+        now, engine = [0.0], StagedEngine("openai", external=True)
+        chain = chain_of(engine, health_clock=lambda: now[0])
+        await asyncio.gather(*(chain.inspect() for _ in range(20)))
+        await chain.check_health()
+        assert engine.health_asked == 1
+        now[0] = 5.0
+        await chain.inspect()
+        assert engine.health_asked == 2
 
     async def test_closing_closes_every_engine(self) -> None:
         engines = [StagedEngine("vllm"), StagedEngine("openai")]

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from models.errors import InvalidRequest, ModelRefused, ModelReplyBroken
-from models.llm.chat_completions import CallPiece, Completion, Piece, arguments, encodable, piece_of
+from models.errors import InvalidRequest, ModelReplyBroken
+from models.llm.chat_completions import arguments, piece_of
+from models.llm.completion import CallPiece, Piece, encodable
 from models.llm.prompt import GroundedPrompt
 from models.llm.types import (
     ChatMessage,
@@ -22,15 +23,10 @@ from tests.fakes.language_model import asking
 
 PROMPT = GroundedPrompt(version="1", grounded="Sources:\n{sources}", no_answer="NO_ANSWER")
 TOOL = ToolSpec(name="find", description="Finds", parameters={"type": "object"})
-END = Piece(finish=FinishReason.STOP)
 
 
 def body(request: LanguageModelRequest) -> dict[str, Any]:
     return arguments(request, model="m", prompt=PROMPT)
-
-
-def completion(request: LanguageModelRequest) -> Completion:
-    return Completion(request, PROMPT, engine="e", model="m")
 
 
 def test_a_plain_conversation_travels_untouched() -> None:
@@ -51,15 +47,14 @@ def test_a_plain_conversation_travels_untouched() -> None:
             {"role": "tool", "content": "found", "tool_call_id": "c"},
         ],
         "max_tokens": 512,
-        "temperature": 0.0,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
 
 
 def test_what_was_asked_for_travels() -> None:
-    sent = body(asking("Hi", passages=(), top_p=0.9, stop=("A", "B"), seed=0))
-    assert (sent["top_p"], sent["stop"], sent["seed"]) == (0.9, ["A", "B"], 0)
+    sent = body(asking("Hi", passages=(), temperature=0.0, top_p=0.9, stop=("A", "B"), seed=0))
+    assert (sent["temperature"], sent["top_p"], sent["stop"], sent["seed"]) == (0.0, 0.9, ["A", "B"], 0)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +71,12 @@ def test_a_tool_choice_travels_with_tools_only(choice: ToolChoice, sent: Any) ->
     assert "tool_choice" not in body(asking("Hi", tool_choice=choice))
 
 
-def test_a_schema_travels_as_a_strict_format_and_any_object_as_json_mode() -> None:
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_schema_travels_as_strict_as_it_was_meant_and_any_object_as_json_mode(strict: bool) -> None:
     schema = {"type": "object", "properties": {}}
-    assert body(asking("Hi", response_schema=schema))["response_format"] == {
+    assert body(asking("Hi", response_schema=schema, strict=strict))["response_format"] == {
         "type": "json_schema",
-        "json_schema": {"name": "reply", "schema": schema, "strict": True},
+        "json_schema": {"name": "reply", "schema": schema, "strict": strict},
     }
     assert body(asking("Hi", response_schema={"type": "object"}))["response_format"] == {"type": "json_object"}
 
@@ -114,71 +110,3 @@ def test_a_chunk_becomes_a_piece() -> None:
 def test_a_generation_given_up_is_broken(reason: str) -> None:
     with pytest.raises(ModelReplyBroken):
         piece_of({"choices": [{"delta": {}, "finish_reason": reason}]})
-
-
-def test_a_reply_that_never_ends_is_broken_even_where_it_looks_like_a_refusal() -> None:
-    asked = completion(asking("Hi"))
-    assert asked.add(Piece(text="NO_ANSWER")) == ""
-    with pytest.raises(ModelReplyBroken):
-        asked.finish()
-
-
-def test_the_model_s_own_refusal_is_a_refusal() -> None:
-    asked = completion(asking("Hi", passages=()))
-    for piece in (Piece(refusal="I will not"), END):
-        asked.add(piece)
-    with pytest.raises(ModelRefused):
-        asked.finish()
-
-
-def test_a_text_that_only_begins_like_the_refusal_is_shown_whole() -> None:
-    asked = completion(asking("Hi"))
-    pieces = [asked.add(Piece(text=text)) for text in ("NO_", "AN", "TIDOTE", " known")]
-    asked.add(END)
-    assert pieces[:2] == ["", ""]
-    assert "".join([*pieces, asked.finish()]) == asked.reply().text == "NO_ANTIDOTE known"
-
-
-def test_a_character_cut_in_two_is_put_together() -> None:
-    asked = completion(asking("Hi", passages=()))
-    pieces = [asked.add(Piece(text=text)) for text in ("a\ud83d", "\ude00b", "\ud83d")]
-    asked.add(END)
-    assert [*pieces, asked.finish()] == ["a", "😀b", "", "�"]
-    assert asked.reply().text == "a😀b�"
-
-
-def test_parallel_tool_calls_keep_their_order_and_repeated_names_count_once() -> None:
-    asked = completion(asking("Hi", passages=(), tools=(TOOL,)))
-    parts = [
-        CallPiece(index=1, id="b", name="find", arguments='{"n":'),
-        CallPiece(index=0, id="a", name="find"),
-        CallPiece(index=1, id="b", name="find", arguments=" 2}"),
-    ]
-    for part in parts:
-        asked.add(Piece(calls=(part,)))
-    asked.add(END)
-    assert asked.finish() == ""
-    reply = asked.reply()
-    assert reply.finish_reason is FinishReason.TOOL_CALLS
-    assert reply.tool_calls == (
-        ToolCall(id="a", name="find", arguments=""),
-        ToolCall(id="b", name="find", arguments='{"n": 2}'),
-    )
-
-
-def test_a_tool_call_without_a_name_is_broken() -> None:
-    asked = completion(asking("Hi", passages=(), tools=(TOOL,)))
-    asked.add(Piece(calls=(CallPiece(index=0, arguments="{}"),)))
-    asked.add(END)
-    with pytest.raises(ModelReplyBroken):
-        asked.finish()
-
-
-def test_a_reply_to_a_schema_keeps_what_looks_like_a_mark() -> None:
-    asked = completion(asking("Hi", response_schema={"type": "object"}))
-    text = '{"ids": [1], "refund": [2 "within"]}'
-    assert asked.add(Piece(text=text)) == text
-    asked.add(END)
-    assert asked.finish() == ""
-    assert asked.reply().text == text
-    assert asked.reply().citations == ()

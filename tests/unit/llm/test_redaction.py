@@ -17,10 +17,12 @@ from models.llm.types import (
     Role,
     SourcePassage,
     ToolCall,
+    ToolSpec,
 )
+from models.resilience.deadline import Deadline
 from models.safety.pii import PatternPIIDetector
 from models.safety.types import PIISpan, PIIType
-from tests.fakes.engines import saying
+from tests.fakes.engines import StagedEngine, chain_of, saying
 
 DETECTOR = PatternPIIDetector()
 CONTACT = SourcePassage(
@@ -184,3 +186,119 @@ def test_a_failing_detector_lets_nothing_through() -> None:
     with pytest.raises(SafetyUnavailable) as failed:
         Redaction(saying("bob@example.com"), Broken())
     assert "bob" not in str(failed.value)
+
+
+class TestEverythingThatLeaves:
+    SCHEMA = {  # noqa: RUF012  # read only
+        "type": "object",
+        "description": "As for bob@example.com",
+        "properties": {
+            "mail": {"enum": ["bob@example.com", "eve@example.com"]},
+            "phone": {"type": "integer", "const": 4155552671, "maximum": 9999999999},
+        },
+        "required": ["mail", "phone"],
+    }
+
+    def test_tools_schemas_and_stop_sequences_are_searched(self) -> None:
+        tool = ToolSpec(name="mail", description="Writes to bob@example.com", parameters=self.SCHEMA)
+        request = saying("I am bob@example.com", tools=(tool,), stop=("bob@example.com", "END"))
+        sent = Redaction(replace(request, response_schema=self.SCHEMA), DETECTOR).request
+        assert (sent.tools[0].name, sent.tools[0].description) == ("mail", "Writes to [EMAIL_1]")
+        assert sent.stop == ("[EMAIL_1]", "END")
+        assert sent.tools[0].parameters == sent.response_schema
+        assert sent.response_schema == {
+            "type": "object",
+            "description": "As for [EMAIL_1]",
+            "properties": {
+                "mail": {"enum": ["[EMAIL_1]", "[EMAIL_2]"]},
+                # A bound stays a number.
+                "phone": {"type": "integer", "const": "[PHONE_1]", "maximum": 9999999999},
+            },
+            "required": ["mail", "phone"],
+        }
+
+    def test_ids_of_calls_become_ours_and_still_belong_together(self) -> None:
+        asked = (
+            ToolCall(id="bob@example.com", name="a", arguments="{}"),
+            ToolCall(id="4155552671", name="b", arguments=""),
+        )
+        request = LanguageModelRequest(
+            messages=(
+                ChatMessage(role=Role.ASSISTANT, content="", tool_calls=asked),
+                ChatMessage(role=Role.TOOL, content="2", tool_call_id="4155552671"),
+                ChatMessage(role=Role.TOOL, content="1", tool_call_id="bob@example.com"),
+                ChatMessage(role=Role.USER, content="thanks"),
+            )
+        )
+        sent = Redaction(request, DETECTOR).request.messages
+        assert [call.id for call in sent[0].tool_calls] == ["call_1", "call_2"]
+        assert [message.tool_call_id for message in sent] == [None, "call_2", "call_1", None]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"phone": 4155552671},
+            {"phoneNumber": "4155552671"},
+            {"contact": {"mobile": {"work": [4155552671]}}},
+            {"number": "415-555-2671"},
+            {"ssn": "123456789"},
+            {"customer": "Jane Miller"},
+            {"account_name": "Jane"},
+        ],
+    )
+    def test_a_key_tells_what_its_value_is(self, arguments: dict[str, object]) -> None:
+        redaction = Redaction(calling(json.dumps(arguments)), DETECTOR)
+        sent = redaction.request.messages[0].tool_calls[0].arguments
+        assert not any(bare in sent for bare in ("2671", "123456789", "Jane", "Miller"))
+        assert json.loads(sent).keys() == arguments.keys()
+
+    @pytest.mark.parametrize(
+        "arguments", [{"order_number": "4155552671"}, {"product_name": "Seat"}, {"customer": "cus_1"}]
+    )
+    def test_what_is_nobodys_stays(self, arguments: dict[str, object]) -> None:
+        text = json.dumps(arguments)
+        assert Redaction(calling(text), DETECTOR).request.messages[0].tool_calls[0].arguments == text
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("Customer: Jane Miller", "Customer: [PERSON_1]"),
+        ("account_name: Jane van der Berg", "account_name: [PERSON_1]"),
+        ('{"name":"Jane Miller"}', '{"name":"[PERSON_1]"}'),
+        (r'"{\"customerName\": \"Jane\"}"', r'"{\"customerName\": \"[PERSON_1]\"}"'),
+        ("Contact: Miller, Jane", "Contact: [PERSON_1]"),
+        ("Customer: I want a refund. Agent: Sure.", "Customer: I want a refund. Agent: Sure."),
+        ("filename: Report, product_name: Seat", "filename: Report, product_name: Seat"),
+    ],
+)
+def test_names_after_keys_that_say_so(text: str, sent: str) -> None:
+    redaction = redacted(text)
+    assert redaction.request.messages[0].content == sent
+    assert redaction.restore(sent) == text
+
+
+async def test_a_conversation_stays_the_same_to_a_model_outside() -> None:
+    """What was restored for the caller comes back as history: it is hidden again, in the same words."""
+    call = ToolCall(id="c-bob@example.com", name="mail", arguments='{"to": "[EMAIL_1]", "name": "[PERSON_1]"}')
+    engine = StagedEngine("openai", external=True, scenes=[["Dear [PERSON_1], I write to [EMAIL_1]."]])
+    engine.reply = replace(reply(), tool_calls=(call,))
+    chain = chain_of(engine)
+    first = saying("Customer: Jane Miller\nMail: bob@example.com")
+    said = await chain.generate(first, deadline=Deadline.after(30))
+    assert said.text == "Dear Jane Miller, I write to bob@example.com."
+    assert json.loads(said.tool_calls[0].arguments) == {"to": "bob@example.com", "name": "Jane Miller"}
+    assert said.tool_calls[0].id == call.id, "the endpoint's own, which the caller sends back"
+    history = (
+        *first.messages,
+        ChatMessage(role=Role.ASSISTANT, content=said.text, tool_calls=said.tool_calls),
+        ChatMessage(role=Role.TOOL, content='{"sent_to": "bob@example.com"}', tool_call_id=call.id),
+        ChatMessage(role=Role.USER, content="And to eve@example.com?"),
+    )
+    await chain.generate(LanguageModelRequest(messages=history), deadline=Deadline.after(30))
+    before, after = (request.messages for request in engine.requests)
+    assert after[0] == before[0]
+    assert after[1].content == "Dear [PERSON_1], I write to [EMAIL_1]."
+    assert json.loads(after[1].tool_calls[0].arguments) == json.loads(call.arguments)
+    assert (after[1].tool_calls[0].id, after[2].tool_call_id) == ("call_1", "call_1")
+    assert (after[2].content, after[3].content) == ('{"sent_to": "[EMAIL_1]"}', "And to [EMAIL_2]?")

@@ -295,6 +295,16 @@ async def test_malformed_text_does_not_parse_or_does_not_fit() -> None:
     assert "\x00" in (await told("malformed=garbage", request)).text
 
 
+def manifold(word: str) -> dict[str, Any]:
+    """A short schema of ten levels, each of which needs the one below ten times."""
+    levels: dict[str, Any] = {"0": {}}
+    for level in range(1, 11):
+        below = [{"$ref": f"#/$defs/{level - 1}"}] * 10
+        named = {f"p{place}": schema for place, schema in enumerate(below)}
+        levels[str(level)] = {"allOf": below} if word == "allOf" else {"properties": named, "required": [*named]}
+    return {"$defs": levels, "$ref": "#/$defs/10"}
+
+
 SCHEMAS: list[dict[str, Any]] = [
     ORDER,
     {},
@@ -337,6 +347,8 @@ def test_a_made_up_value_fits_its_schema(schema: dict[str, Any]) -> None:
         {"type": "string", "pattern": "^A"},
         {"type": "strnig"},
         {"type": "integer", "minimum": 3, "maximum": 2},
+        {"type": "number", "minimum": 10**400},
+        {"type": "number", "minimum": 3, "multipleOf": 5e-324},
         {"$ref": "#/nowhere"},
         {"$ref": "#"},
         {"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/a"}}}},
@@ -345,4 +357,21 @@ def test_a_made_up_value_fits_its_schema(schema: dict[str, Any]) -> None:
 )
 async def test_a_schema_that_cannot_be_filled_is_said(schema: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedByModel):
+        await told("", asking("Hi", passages=(), response_schema=schema))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 10**13},
+        {"type": "array", "minItems": 10**12},
+        {"type": "array", "minItems": 4_000, "items": {"type": "array", "minItems": 4_000}},
+        {"type": "array", "minItems": 4_000, "items": {"const": "a" * 4_000}},
+        manifold("allOf"),
+        manifold("required"),
+    ],
+    ids=lambda schema: json.dumps(schema)[:40],
+)
+async def test_a_schema_that_asks_for_too_much_is_the_caller_s_mistake(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
         await told("", asking("Hi", passages=(), response_schema=schema))

@@ -23,6 +23,7 @@ from tests.fakes.engines import DOLLAR, StagedEngine, chain_of, saying, text_of
 ASKED = saying(
     "write to bob@example.com",
     max_tokens=77,
+    temperature=0.5,
     seed=5,
     stop=("bob@example.com",),
     tools=(ToolSpec(name="mail", description="Sends mail.", parameters={"type": "object"}),),
@@ -79,7 +80,7 @@ async def test_a_call_outside_is_a_client_span_named_after_its_model() -> None:
         "gen_ai.provider.name": "azure.ai.openai",
         "gen_ai.request.model": "azure_openai-1",
         "gen_ai.request.max_tokens": 77,
-        "gen_ai.request.temperature": 0.0,
+        "gen_ai.request.temperature": 0.5,
         "gen_ai.request.top_p": 1.0,
         "gen_ai.request.seed": 5,
         "gen_ai.output.type": "text",

@@ -2,6 +2,7 @@
 
 The last user message is the turn, what came before it the history, system messages are the caller's instructions.
 Context, knowledge and safety are those of a conversation. Sampling parameters have no say in that and are passed over.
+A turn has effects: it is done once for each `Idempotency-Key`, and its failure asks no client to repeat it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 
-from fastapi import Response
+from fastapi import Request, Response
 
 from deployments.ingress.auth import Principal
 from deployments.ingress.errors import UnsupportedParameter
@@ -17,31 +18,30 @@ from deployments.ingress.http.injection import Replica
 from deployments.ingress.http.openai.chat_reply import (
     ChatCompletion,
     Heading,
-    RapportDetails,
-    annotations_of,
-    finish_of,
-    usage_of,
 )
 from deployments.ingress.http.openai.chat_request import ChatRequest
 from deployments.ingress.http.openai.chunks import DONE, ChunkEncoder
 from deployments.ingress.http.openai.generation import check_supported, messages_of
 from deployments.ingress.http.openai.streaming import EventStream
+from deployments.ingress.idempotency import REPLAYED, once
 from deployments.ingress.schemas import CUSTOMER_ID_PATTERN
 from models.errors import FieldError, InvalidRequest
+from models.llm.types import Usage
 from models.resilience.deadline import Deadline
-from models.sessions.types import Turn
 
 _CUSTOMER_ID = re.compile(CUSTOMER_ID_PATTERN.rstrip("$") + r"\Z")
 _SENTENCE = re.compile(r".+?(?:[.!?…]\s+|\n+|\Z)", re.DOTALL)
 
 
-async def complete(body: ChatRequest, heading: Heading, here: Replica, caller: Principal) -> Response:
-    """Raises `InvalidRequest`, `Forbidden` (agent type), and as a turn does."""
+async def complete(body: ChatRequest, heading: Heading, request: Request, here: Replica, caller: Principal) -> Response:
+    """Raises `InvalidRequest`, `Forbidden` (agent type), as a turn does, and as `once`."""
     _check(body)
     agent_type = agent_type_of(body, caller)
     messages = messages_of(body)
-    turn = await here.background.run(
-        here.services.conversation.complete(
+
+    async def work() -> tuple[int, bytes]:
+        request.state.has_begun = True
+        turn = await here.services.conversation.complete(
             messages,
             customer_id=body.user,
             agent_type=agent_type,
@@ -49,10 +49,17 @@ async def complete(body: ChatRequest, heading: Heading, here: Replica, caller: P
             request_id=heading.request_id,
             deadline=Deadline.after(here.settings.sessions.turn_timeout_s),
         )
-    )
-    if body.stream:
-        return EventStream(_events(turn, heading, include_usage=body.wants_usage_chunk))
-    return Response(ChatCompletion.of_turn(heading, turn).encoded(), media_type="application/json")
+        return 200, ChatCompletion.of_turn(heading, turn).encoded()
+
+    response = await once(request, here.services.idempotency, here.background, body, work)
+    if not body.stream:
+        return response
+    # What is remembered is the whole reply, so a stream is made of that, the first time too.
+    completion = ChatCompletion.model_validate_json(bytes(response.body))
+    stream = EventStream(_events(completion, include_usage=body.wants_usage_chunk))
+    if (replayed := response.headers.get(REPLAYED)) is not None:
+        stream.headers[REPLAYED] = replayed
+    return stream
 
 
 def agent_type_of(body: ChatRequest, caller: Principal) -> str | None:
@@ -93,11 +100,17 @@ def _check(body: ChatRequest) -> None:
         raise InvalidRequest("").with_fields(FieldError("/user", detail))
 
 
-async def _events(turn: Turn, heading: Heading, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
+async def _events(completion: ChatCompletion, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
     """The checked reply in sentences: nothing leaves before the whole of it has passed moderation."""
+    details, (choice,) = completion.rapport, completion.choices
+    heading = Heading(
+        id=completion.id, created=completion.created, model=completion.model, request_id=details.request_id
+    )
     encoder = ChunkEncoder(heading, include_usage=include_usage)
-    for sentence in _SENTENCE.findall(turn.reply or ""):
+    for sentence in _SENTENCE.findall(choice.message.content or ""):
         yield encoder.text(0, sentence)
-    delta = {"annotations": [annotation.model_dump() for annotation in annotations_of(turn)]}
-    yield encoder.end(0, delta, finish_of(turn), RapportDetails.of_turn(turn, heading.request_id))
-    yield encoder.usage([usage_of(turn)]) + DONE
+    delta = {"annotations": [annotation.model_dump() for annotation in choice.message.annotations or ()]}
+    yield encoder.end(0, delta, choice.finish_reason, details)
+    used = completion.usage
+    usage = Usage(prompt_tokens=used.prompt_tokens, completion_tokens=used.completion_tokens)
+    yield encoder.usage([usage]) + DONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
@@ -13,18 +13,22 @@ from deployments.ingress.errors import log_failure
 from deployments.ingress.http.injection import Caller, Here, Replica
 from deployments.ingress.http.openai import assistant
 from deployments.ingress.http.openai.catalogue import ASSISTANT, check_engine
-from deployments.ingress.http.openai.chat_reply import ChatCompletion, Heading, RapportDetails, check_reply
+from deployments.ingress.http.openai.chat_reply import ChatCompletion, Heading, RapportDetails
 from deployments.ingress.http.openai.chat_request import ChatRequest
 from deployments.ingress.http.openai.chunks import DONE, ChatCompletionChunk, ChunkEncoder, failure_event
 from deployments.ingress.http.openai.documented import failures
-from deployments.ingress.http.openai.generation import generation_of
-from deployments.ingress.http.openai.json_schema import InvalidSchema
+from deployments.ingress.http.openai.generation import generation_of, schemas_of
+from deployments.ingress.http.openai.json_schema import InvalidSchema, check
+from deployments.ingress.http.openai.promise import check_reply
 from deployments.ingress.http.openai.streaming import EventStream, Generations, while_connected
+from deployments.ingress.idempotency import documented
 from models.errors import (
     BudgetExhausted,
     ContextLengthExceeded,
     DatabaseUnavailable,
     DeadlineExceeded,
+    IdempotencyMismatch,
+    InProgress,
     ModelAccessDenied,
     ModelRefused,
     ModelReplyBroken,
@@ -60,26 +64,35 @@ _CHUNK = {"$ref": f"#/components/schemas/{ChatCompletionChunk.__name__}"}
             ModelReplyBroken,
             DatabaseUnavailable,
             DeadlineExceeded,
+            InProgress,
+            IdempotencyMismatch,
             body=True,
         ),
     },
+    openapi_extra=documented(required=False),
 )
 async def create_chat_completion(body: ChatRequest, request: Request, here: Here, caller: Caller) -> Response:
-    """An engine answers alone, without fallbacks, and stops working when the client goes away. The model `rapport`
-    answers as in a conversation; its turn has effects, so it ends even when the client does not wait for it."""
+    """An engine answers alone, without fallbacks, and stops working when the client goes away. It has
+    `language_model.timeout_s`, and `stream_timeout_s` for a whole stream, after which the stream ends with an error.
+
+    The model `rapport` answers as in a conversation; its turn has effects, so it ends even when the client does not
+    wait for it. An `Idempotency-Key` makes its repetition safe, streamed or not; an engine has no effects and needs
+    none."""
     heading = Heading(id=new_id("chatcmpl"), created=int(time.time()), model=body.model, request_id=request_id.get())
     if body.model == ASSISTANT:
-        return await assistant.complete(body, heading, here, caller)
+        return await assistant.complete(body, heading, request, here, caller)
     check_engine(body.model, here.settings)
     asked = generation_of(body, default_max_tokens=here.settings.language_model.max_tokens)
     asked = replace(asked, metadata={"request_id": heading.request_id})
+    limits = here.settings.language_model
+    deadline = Deadline.after(limits.stream_timeout_s if body.stream else limits.timeout_s)
+    await check(schemas_of(body), deadline)
     choices = [_choice(asked, index) for index in range(body.choices)]
-    deadline = Deadline.after(here.settings.language_model.timeout_s)
     if body.stream:
         return await _stream(body, heading, choices, here, request, deadline)
     replies = await while_connected(request.receive, _generate(choices, here, deadline))
     for reply in replies:
-        check_reply(reply, body, asked)
+        await check_reply(reply, body, asked, deadline)
     if body.parallel_tool_calls is False:
         replies = [replace(reply, tool_calls=reply.tool_calls[:1]) for reply in replies]
     return Response(ChatCompletion.of(heading, replies).encoded(), media_type="application/json")
@@ -119,11 +132,16 @@ async def _stream(
     except BaseException:
         await generations.aclose()
         raise
-    return EventStream(_events(body, heading, first, generations), close=generations.aclose)
+    events = _events(body, heading, first, generations, lambda reply: check_reply(reply, body, choices[0], deadline))
+    return EventStream(events, close=generations.aclose)
 
 
 async def _events(
-    body: ChatRequest, heading: Heading, first: list[tuple[int, Delta]], generations: Generations
+    body: ChatRequest,
+    heading: Heading,
+    first: list[tuple[int, Delta]],
+    generations: Generations,
+    check_whole: Callable[[LanguageModelReply], Awaitable[None]],
 ) -> AsyncGenerator[bytes, None]:
     """Pieces that arrived together travel together. A failure half way is the last event, without `[DONE]`."""
     encoder = ChunkEncoder(heading, include_usage=body.wants_usage_chunk)
@@ -136,6 +154,7 @@ async def _events(
                 if delta.text:
                     events.append(encoder.text(index, delta.text))
                 if delta.reply is not None:
+                    await check_whole(delta.reply)
                     replies[index] = delta.reply
                     is_last = len(replies) == body.choices
                     details = RapportDetails.of(_in_order(replies), heading.request_id) if is_last else None

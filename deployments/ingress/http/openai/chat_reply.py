@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import orjson
-
-from deployments.ingress.http.openai.chat_request import ChatRequest
-from deployments.ingress.http.openai.json_schema import satisfies
 from deployments.ingress.schemas import Wire
-from models.errors import ModelReplyBroken
-from models.llm.types import Citation, FinishReason, LanguageModelReply, LanguageModelRequest, ToolCall, Usage
+from models.llm.types import Citation, LanguageModelReply, ToolCall, Usage
 from models.sessions.types import HandoffReason, Outcome, Turn
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -223,37 +218,3 @@ def finish_of(turn: Turn) -> Finish:
 
 def usage_of(turn: Turn) -> Usage:
     return Usage(prompt_tokens=turn.prompt_tokens, completion_tokens=turn.completion_tokens)
-
-
-def check_reply(reply: LanguageModelReply, body: ChatRequest, request: LanguageModelRequest) -> None:
-    """Raises `ModelReplyBroken` when a whole reply is not what was asked for: JSON that fits, arguments that parse.
-
-    A reply that was cut off at `max_tokens` says so by itself and passes.
-    """
-    if reply.finish_reason is FinishReason.LENGTH:
-        return
-    strict: Mapping[str, bool] = {tool.function.name: bool(tool.function.strict) for tool in body.tools or ()}
-    schemas = {tool.name: tool.parameters for tool in request.tools}
-    for call in reply.tool_calls:
-        if not _is_object(call.arguments):
-            raise ModelReplyBroken("the arguments of a tool call are no JSON object")
-        if strict.get(call.name) and not satisfies(call.arguments, schemas[call.name]):
-            raise ModelReplyBroken("the arguments of a tool call do not fit their schema")
-    wanted = body.response_format
-    if reply.tool_calls or wanted is None or request.response_schema is None:
-        return
-    if wanted.type == "json_object" and not _is_object(reply.text):
-        raise ModelReplyBroken("the reply is no JSON object")
-    if (
-        wanted.json_schema is not None
-        and wanted.json_schema.strict
-        and not satisfies(reply.text, request.response_schema)
-    ):
-        raise ModelReplyBroken("the reply does not fit the schema")
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(orjson.loads(text), dict)
-    except orjson.JSONDecodeError:
-        return False

@@ -38,7 +38,8 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
+    """A single text as the list that the API also takes."""
     return [value] if isinstance(value, str) else value
 
 
@@ -85,7 +86,7 @@ class FunctionBody(StrictWire):
     parameters: dict[str, Any] | None = None
     """JSON schema of the arguments; left out, the function takes none."""
     strict: bool | None = None
-    """Whether arguments that do not fit the schema are an error; judged when not streaming."""
+    """Whether arguments that do not fit the schema are an error; a stream then ends with it."""
 
 
 class ToolBody(StrictWire):
@@ -107,7 +108,7 @@ class JsonSchemaBody(StrictWire):
     description: str | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
-    """Whether a reply that does not fit is an error; judged when not streaming."""
+    """Whether a reply that does not fit is an error; a stream then ends with it."""
 
 
 class ResponseFormat(StrictWire):
@@ -172,7 +173,7 @@ class ChatRequest(Neutral):
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=256)]] | None,
         Field(max_length=4),
-        BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None),
+        BeforeValidator(as_list, json_schema_input_type=str | list[str] | None),
     ] = None
     seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None

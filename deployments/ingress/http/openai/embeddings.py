@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from deployments.ingress.errors import UnsupportedParameter
 from deployments.ingress.http.injection import Here
 from deployments.ingress.http.openai.catalogue import unknown
-from deployments.ingress.http.openai.chat_request import Label, ModelId, StrictWire
+from deployments.ingress.http.openai.chat_request import Label, ModelId, StrictWire, as_list
 from deployments.ingress.http.openai.documented import failures
 from deployments.ingress.http.openai.streaming import while_connected
 from deployments.ingress.schemas import Wire
@@ -32,10 +32,6 @@ MAX_INPUTS = 2048
 router = APIRouter(tags=["OpenAI"])
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 class EmbeddingRequest(StrictWire):
     """Texts to embed, each at most as long as the model's window."""
 
@@ -47,7 +43,7 @@ class EmbeddingRequest(StrictWire):
     input: Annotated[
         list[Any],
         Field(min_length=1, max_length=MAX_INPUTS),
-        BeforeValidator(_as_list, json_schema_input_type=str | Annotated[list[str], Field(max_length=MAX_INPUTS)]),
+        BeforeValidator(as_list, json_schema_input_type=str | Annotated[list[str], Field(max_length=MAX_INPUTS)]),
     ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int | None, Field(ge=1)] = None

@@ -9,16 +9,12 @@ from deployments.ingress.errors import UnsupportedParameter
 from deployments.ingress.http.openai.chat_request import (
     ChatMessageBody,
     ChatRequest,
-    JsonSchemaBody,
     Part,
     ToolBody,
 )
-from deployments.ingress.http.openai.json_schema import check_schema
+from deployments.ingress.http.openai.json_schema import SentSchema
 from models.errors import FieldError, InvalidRequest, RapportError
 from models.llm.types import ChatMessage, LanguageModelRequest, Role, ToolCall, ToolChoice, ToolMode, ToolSpec
-
-#: OpenAI's own default; ours for grounded answers is 0.
-DEFAULT_TEMPERATURE = 1.0
 
 #: Fields that no engine honours, and the values at which they ask for nothing.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -45,7 +41,10 @@ _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
 def generation_of(body: ChatRequest, *, default_max_tokens: int) -> LanguageModelRequest:
-    """The request for an engine. Raises `InvalidRequest` or a kind of it, naming the field."""
+    """The request for an engine, its schemas yet to be checked.
+
+    Raises `InvalidRequest` or a kind of it, naming the field.
+    """
     check_supported(body)
     tools = tuple(_tool(tool, index) for index, tool in enumerate(body.tools or ()))
     if len({tool.name for tool in tools}) < len(tools):
@@ -54,14 +53,31 @@ def generation_of(body: ChatRequest, *, default_max_tokens: int) -> LanguageMode
         messages=messages_of(body),
         model=body.model,
         max_tokens=body.max_completion_tokens or body.max_tokens or default_max_tokens,
-        temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
+        temperature=body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         stop=tuple(body.stop or ()),
         seed=body.seed,
         tools=tools,
         tool_choice=_tool_choice(body, tools),
         response_schema=_response_schema(body),
+        strict=bool(
+            body.response_format and body.response_format.json_schema and body.response_format.json_schema.strict
+        ),
     )
+
+
+def schemas_of(body: ChatRequest) -> list[SentSchema]:
+    """Every JSON schema in the request, where it stands."""
+    functions = [(index, tool.function) for index, tool in enumerate(body.tools or ())]
+    sent = [
+        SentSchema(function.parameters, f"/tools/{index}/function/parameters", bool(function.strict))
+        for index, function in functions
+        if function.parameters
+    ]
+    wanted = body.response_format.json_schema if body.response_format is not None else None
+    if wanted is not None and wanted.schema_ is not None:
+        sent.append(SentSchema(wanted.schema_, "/response_format/json_schema/schema", bool(wanted.strict)))
+    return sent
 
 
 def check_supported(body: ChatRequest) -> None:
@@ -133,11 +149,8 @@ def _text(part: Part, at: str) -> str:
 
 def _tool(tool: ToolBody, index: int) -> ToolSpec:
     function = tool.function
-    if function.parameters is not None:
-        at = f"/tools/{index}/function/parameters"
-        check_schema(function.parameters, at)
-        if function.parameters and function.parameters.get("type") != "object":
-            raise _invalid(f"{at}/type", "must be 'object'")
+    if function.parameters and function.parameters.get("type") != "object":
+        raise _invalid(f"/tools/{index}/function/parameters/type", "must be 'object'")
     return ToolSpec(
         name=function.name, description=function.description or "", parameters=function.parameters or _NO_ARGUMENTS
     )
@@ -169,14 +182,9 @@ def _response_schema(body: ChatRequest) -> Mapping[str, Any] | None:
     at = "/response_format/json_schema"
     if wanted.json_schema is None:
         raise _invalid(at, "is required; add it")
-    return _checked(wanted.json_schema, f"{at}/schema")
-
-
-def _checked(wanted: JsonSchemaBody, at: str) -> Mapping[str, Any]:
-    if wanted.schema_ is None:
-        raise _invalid(at, "is required; add it")
-    check_schema(wanted.schema_, at)
-    return wanted.schema_
+    if wanted.json_schema.schema_ is None:
+        raise _invalid(f"{at}/schema", "is required; add it")
+    return wanted.json_schema.schema_
 
 
 def _invalid(pointer: str, detail: str) -> RapportError:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from models.errors import ModelReplyBroken
+from models.errors import DeadlineExceeded, ModelReplyBroken
 from models.llm.types import Delta
 
 T = TypeVar("T")
@@ -57,17 +57,25 @@ class Generations:
         self._tasks = [asyncio.create_task(self._read(index, stream)) for index, stream in enumerate(streams)]
         self._running = len(streams)
         self._failure: Exception | None = None
+        self._is_closing = False
 
     async def _read(self, index: int, stream: Any) -> None:
+        failure: Exception
         try:
             async with aclosing(stream) as pieces:
                 async for delta in pieces:
                     await self._pieces.put((index, delta))
                     if delta.reply is not None:
                         return
-            raise ModelReplyBroken("a stream ended without its reply")
+            failure = ModelReplyBroken("a stream ended without its reply")
+        except asyncio.CancelledError:
+            if self._is_closing:
+                raise
+            # The stream's own deadline strikes here while a piece waits for a slow client.
+            failure = DeadlineExceeded("a stream did not finish within its time budget")
         except Exception as error:
-            await self._pieces.put((index, error))
+            failure = error
+        await self._pieces.put((index, failure))
 
     async def next(self) -> list[tuple[int, Delta]]:
         """What has arrived since the last call, at least one piece; nothing once every stream has given its reply.
@@ -88,6 +96,7 @@ class Generations:
 
     async def aclose(self) -> None:
         """Cancel what still runs, and return when it has ended."""
+        self._is_closing = True
         await _cancelled(*self._tasks)
 
 
