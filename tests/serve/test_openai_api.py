@@ -27,7 +27,7 @@ def client(system: Any) -> Iterator[OpenAI]:
 
 
 def test_the_assistant_answers_with_its_sources(client: OpenAI) -> None:
-    completion = client.chat.completions.create(model="rapport", messages=QUESTION, user="customer_123")
+    completion = client.chat.completions.create(model="rapport", messages=QUESTION, user="customer_42")
     (choice,) = completion.choices
     text = choice.message.content
     assert text
@@ -46,10 +46,10 @@ def test_the_assistant_answers_with_its_sources(client: OpenAI) -> None:
 
 
 def test_the_assistants_stream_says_the_same(client: OpenAI) -> None:
-    whole = client.chat.completions.create(model="rapport", messages=QUESTION, user="customer_123")
+    whole = client.chat.completions.create(model="rapport", messages=QUESTION, user="customer_42")
     options: Any = {"include_usage": True}
     stream = client.chat.completions.create(
-        model="rapport", messages=QUESTION, user="customer_123", stream=True, stream_options=options
+        model="rapport", messages=QUESTION, user="customer_42", stream=True, stream_options=options
     )
     chunks = list(stream)
     text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
@@ -62,15 +62,15 @@ def test_the_assistants_stream_says_the_same(client: OpenAI) -> None:
 
 def test_the_assistant_knows_the_customer_and_the_talk_so_far(client: OpenAI) -> None:
     asked: list[Any] = [{"role": "user", "content": "Where is my order?"}]
-    first = client.chat.completions.create(model="rapport", messages=asked, user="customer_123")
+    first = client.chat.completions.create(model="rapport", messages=asked, user="customer_42")
     talk = [*asked, first.choices[0].message.to_dict(), {"role": "user", "content": "I want to talk to a person"}]
-    handed = client.chat.completions.create(model="rapport", messages=talk, user="customer_123")
+    handed = client.chat.completions.create(model="rapport", messages=talk, user="customer_42")
     assert handed.model_extra is not None
     assert handed.model_extra["rapport"]["outcome"] == "handed_off"
     ticket_id = handed.model_extra["rapport"]["ticket_id"]
     assert ticket_id in (handed.choices[0].message.content or "")
     talk += [handed.choices[0].message.to_dict(), {"role": "user", "content": "It is about my latest invoice"}]
-    later = client.chat.completions.create(model="rapport", messages=talk, user="customer_123")
+    later = client.chat.completions.create(model="rapport", messages=talk, user="customer_42")
     assert later.model_extra is not None
     assert later.model_extra["rapport"]["ticket_id"] == ticket_id, "the message joins the ticket that is open"
 
@@ -78,7 +78,7 @@ def test_the_assistant_knows_the_customer_and_the_talk_so_far(client: OpenAI) ->
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_repeated_turn_with_one_key_happens_once(system: Any, stream: bool) -> None:
     asked = [{"role": "user", "content": "I want to talk to a person"}]
-    body = {"model": "rapport", "messages": asked, "user": "customer_123", "stream": stream}
+    body = {"model": "rapport", "messages": asked, "user": "customer_42", "stream": stream}
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     url = f"{system.url}/v1/chat/completions"
     first, again = (httpx.post(url, json=body, headers=headers, timeout=60.0) for _ in range(2))
