@@ -10,7 +10,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm
 .PHONY: help install install-vllm serve test test-vllm check format campaign generate bench clean
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; install it or pass PYTHON=/path/to/python3.11"; exit 2; }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from deployments.ingress.services import CampaignReport
 from models.campaign.types import COMMAND_LINE
@@ -48,6 +48,8 @@ class Jobs(Protocol):
     ) -> str: ...
 
     def get_job_status(self, job_id: str) -> JobStatus: ...
+
+    def get_job_info(self, job_id: str) -> JobDetails: ...
 
 
 def jobs_of_this_cluster() -> Jobs:
@@ -135,7 +137,11 @@ class RayJobCampaignDesk:
             if "status code 404" not in str(exc):  # only the text tells an unknown job from a failed request
                 raise
             return "the campaign's job is gone" if silent > MISSING_AFTER else None
-        return f"the campaign's job ended early ({status.value.lower()})" if status.is_terminal() else None
+        if not status.is_terminal():
+            return None
+        # What the job itself said last, for operators: it ended before it could write into the register.
+        _log.warning("a campaign's job ended early", extra={"said": jobs.get_job_info(run.campaign_id).message})
+        return f"the campaign's job ended early ({status.value.lower()})"
 
     def _submit(self, run: CampaignRun, request_id: str) -> None:
         try:

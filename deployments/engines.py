@@ -1,14 +1,21 @@
-"""Whether the engines that the settings name exist: asked before anything starts."""
+"""Whether the engines that the settings name exist and have what they need: asked before anything starts."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from models.classification.engines import engines as classifiers
 from models.embedding.engines import engines as embedders
 from models.errors import ConfigurationError
 from models.llm.engines import VLLM, engine_of, variant_of
 from models.llm.engines import names as language_models
+from models.llm.factory import check_prices
+from models.llm.pricing import load_prices
 from models.llm.script import Script
 from models.settings import LanguageModelSettings, Settings
+
+#: Engines that send a bill.
+OUTSIDE = frozenset({"openai", "azure_openai"})
 
 
 def check_engines(settings: Settings) -> None:
@@ -39,5 +46,15 @@ def _check_chain(settings: LanguageModelSettings) -> None:
                 raise ConfigurationError(f"{setting}: {exc}") from exc
         elif variant_of(name):
             raise ConfigurationError(f"{setting}: {engine!r} takes no variant here")
-        if engine == VLLM and not settings.vllm.model:
-            raise ConfigurationError(f"{setting}: the engine vllm needs language_model.vllm.model")
+        if engine == VLLM:
+            _check_model(settings.vllm.model, setting)
+    outside = [name for name in chain if engine_of(name) in OUTSIDE]
+    check_prices(settings, outside, load_prices(Path(settings.prices)))
+
+
+def _check_model(model: str, setting: str) -> None:
+    if not model:
+        raise ConfigurationError(f"{setting}: the engine vllm needs language_model.vllm.model")
+    # A name on a hub has one slash at most, and never one at its beginning.
+    if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).is_dir():
+        raise ConfigurationError(f"language_model.vllm.model: there is no folder {model!r} on this machine")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from models.clock import WallClock, utc_now
@@ -46,7 +46,7 @@ def build_chain(
         for name in dict.fromkeys((chosen.engine, *chosen.fallbacks))
     }
     prices = load_prices(Path(chosen.prices))
-    _check_prices(chosen, engines, prices)
+    check_prices(chosen, [name for name, engine in engines.items() if engine.capabilities.external], prices)
     tracer = _tracer(settings.telemetry)
     spending = _spending(settings, clock, metrics)
     around = Surroundings(pii=pii, prices=prices, spending=spending, metrics=metrics, tracer=tracer)
@@ -85,15 +85,16 @@ def model_of(name: str, settings: LanguageModelSettings) -> str:
             return engine
 
 
-def _check_prices(settings: LanguageModelSettings, engines: Mapping[str, Engine], prices: PriceTable) -> None:
+def check_prices(settings: LanguageModelSettings, external: Iterable[str], prices: PriceTable) -> None:
+    """Raises `ConfigurationError` if a budget is set and one of these engines outside our walls has no price."""
     if settings.budget_usd_per_day is None and settings.budget_usd_per_campaign is None:
         return
-    for name, engine in engines.items():
-        model = model_of(name, settings)
-        if engine.capabilities.external and prices.price(engine.engine, model) is None:
+    for name in external:
+        engine, model = engine_of(name), model_of(name, settings)
+        if prices.price(engine, model) is None:
             raise ConfigurationError(
                 f"language_model.budget_usd_per_day and _per_campaign need the price of every model outside our walls:"
-                f" {settings.prices} has none for {engine.engine} {model!r}"
+                f" {settings.prices} has none for {engine} {model!r}"
             )
 
 

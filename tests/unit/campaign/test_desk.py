@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ray.job_submission import JobStatus
+from ray.job_submission import JobDetails, JobStatus, JobType
 
 from deployments.campaigns import MAX_LIVE_CAMPAIGNS, MISSING_AFTER, SILENT_AFTER, SUBMISSION, RayJobCampaignDesk
 from models.campaign.types import COMMAND_LINE
@@ -56,6 +56,11 @@ class FakeJobs:
         if job_id not in self.states:
             raise RuntimeError(f"Request failed with status code 404: Job {job_id} does not exist.")
         return self.states[job_id]
+
+    def get_job_info(self, job_id: str) -> JobDetails:
+        return JobDetails(
+            type=JobType.SUBMISSION, entrypoint="", status=self.states[job_id], message="it ended", submission_id=job_id
+        )
 
 
 class Clock:
