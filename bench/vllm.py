@@ -26,14 +26,15 @@ from bench.graph import ROOT, running_system
 from demo.tiny_model import make
 
 CONCURRENCY = (1, 8, 32)
-MAX_TOKENS = 96
+MAX_TOKENS = 64
 ROUNDS = 3
 THREADS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
 
 
 def plan(concurrency: int, number: int, *, stream: bool) -> dict[str, Any]:
-    """Enough different prompts to keep every caller busy for two turns."""
-    prompts = [f"Report {number}-{index}: what happened at the harbour today?" for index in range(2 * concurrency)]
+    """A prompt of its own for every caller, and two for one who is alone."""
+    count = max(2, concurrency)
+    prompts = [f"Report {number}-{index}: what happened at the harbour today?" for index in range(count)]
     return {"prompts": prompts, "concurrency": concurrency, "max_tokens": MAX_TOKENS, "stream": stream}
 
 
