@@ -174,7 +174,7 @@ class TestLock:
         async def hold_long() -> None:
             async with lock.hold("ses_1", deadline=Deadline.after(1)):
                 held.set()
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()
 
         held = asyncio.Event()
         holder = asyncio.create_task(hold_long())
@@ -264,7 +264,7 @@ class TestRedis:
         async def lose_it() -> None:
             async with lock.hold("ses_1", deadline=Deadline.after(1)):
                 await client.set("rapport:sessions:lock:ses_1", "somebody else")
-                await asyncio.sleep(5)
+                await asyncio.Event().wait()
 
         with pytest.raises(CacheUnavailable):
             await lose_it()
