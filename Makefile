@@ -10,7 +10,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm
 .PHONY: help install install-vllm serve test test-vllm check format campaign generate bench clean
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; install it or pass PYTHON=/path/to/python3.11"; exit 2; }
@@ -55,6 +55,12 @@ campaign: $(STAMP) ## Run the demo campaign, on the running cluster or on its ow
 
 generate: $(STAMP) ## A text for each line: ARGS="--input rows.jsonl --output out.jsonl"
 	@$(BIN)/python -m deployments.local --run -m batch.generate $(ARGS)
+
+context-report: $(STAMP) ## How context strategies did: ARGS="--experiment NAME"
+	@$(BIN)/python -m providers.context_report $(ARGS)
+
+train-insights: $(STAMP) ## Train churn and next best action on the history in the database
+	@$(BIN)/python -m providers.insights_training $(ARGS)
 
 bench: $(STAMP) ## Compare and measure; prints the tables of bench/README.md
 	@$(BIN)/python -m bench $(ARGS)

@@ -18,6 +18,7 @@ from models.campaign.types import (
     FEATURE_NAMES,
     CheckedVariant,
     CustomerFeatures,
+    Judgement,
     RetrievedPassage,
     Segment,
     Shard,
@@ -43,6 +44,12 @@ CUSTOMERS = pa.schema(
         ("segment", pa.string()),
         *_ERRORS,
     ]
+)
+#: Customers whose contexts are read together, their ids as JSON.
+TOGETHER = pa.schema([("number", pa.int64()), ("customer_ids", pa.string())])
+#: `key` is the customer's id, `reasons` is JSON; of ids that could not be read together, one row with their number.
+JUDGED = pa.schema(
+    [(KEY, pa.string()), ("held_back", pa.bool_()), ("unread", pa.bool_()), ("reasons", pa.string()), *_ERRORS]
 )
 ENGAGED = pa.schema(
     [
@@ -88,6 +95,7 @@ TEXTS = pa.schema(
     ]
 )
 
+TEXT_LIST: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 SEGMENT: TypeAdapter[Segment] = TypeAdapter(Segment)
 PASSAGES: TypeAdapter[tuple[RetrievedPassage, ...]] = TypeAdapter(tuple[RetrievedPassage, ...])
 VARIANTS: TypeAdapter[tuple[Variant, ...]] = TypeAdapter(tuple[Variant, ...])
@@ -120,6 +128,20 @@ def customer_of(row: Mapping[str, Any]) -> CustomerFeatures:
     """The customer a row stands for."""
     values = {name: row[name] for name in FEATURE_NAMES}
     return CustomerFeatures(customer_id=row[KEY], renewal_in_days=row["renewal_in_days"], **values)
+
+
+def judged_row(customer_id: str, judgement: Judgement) -> Row:
+    return {
+        KEY: customer_id,
+        "held_back": judgement.held_back,
+        "unread": judgement.unread,
+        "reasons": encode(TEXT_LIST, judgement.reasons),
+    }
+
+
+def judgement_of(row: Mapping[str, Any]) -> Judgement:
+    """The judgement a row stands for."""
+    return Judgement(reasons=TEXT_LIST.validate_json(row["reasons"]), unread=row["unread"])
 
 
 def failed(row: Row, code: str, error: str) -> Row:

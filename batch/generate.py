@@ -16,7 +16,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from batch.prompts import shards_of
 from batch.stages.prompts import ReadPrompts
 from batch.stages.texts import GenerateTexts, GenerationOptions, Generator
 from models.errors import ConfigurationError, InvalidRequest, RapportError
+from models.llm.engines import served_by
 from models.safety.pii import PatternPIIDetector
 from models.settings import load_settings
 from models.telemetry import configure_logging
@@ -136,6 +137,19 @@ async def _shared() -> SharedLanguageModel:
     return shared_language_model()
 
 
+async def _engines() -> list[str]:
+    try:
+        return await shared_language_model().engines()
+    except RapportError as exc:
+        raise ConfigurationError(f"the graph's language model does not answer ({exc.code})") from exc
+
+
+def check_model(model: str, engines: Sequence[str]) -> None:
+    """Raises `ConfigurationError` if the running graph has no such engine, before every row would say so."""
+    if served_by(model, engines) is None:
+        raise ConfigurationError(f"--model: the graph has no {model!r}; it has: {', '.join(engines)}")
+
+
 async def _spent(account: str) -> str:
     """What an account has cost by the ledger: all its jobs, and rows that failed, too."""
     try:
@@ -165,6 +179,8 @@ def main(argv: list[str] | None = None) -> int:
         ray.init(address=arguments.address, log_to_driver=False)
         if not graph_is_running():
             raise ConfigurationError("the graph does not run on this cluster: start it with `make serve`")
+        if arguments.model:
+            check_model(arguments.model, asyncio.run(_engines()))
     except ConfigurationError as exc:
         _say(str(exc))
         return WRONG_INPUT

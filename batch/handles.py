@@ -12,7 +12,15 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from models.embedding.protocol import Vectors
-from models.errors import DeadlineExceeded, ModelUnavailable, Overloaded, RapportError, SafetyUnavailable
+from models.enrichment.types import ContextRequest, EnrichedContext
+from models.errors import (
+    ContextEnrichmentError,
+    DeadlineExceeded,
+    ModelUnavailable,
+    Overloaded,
+    RapportError,
+    SafetyUnavailable,
+)
 from models.llm.types import LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Purpose, Verdict
@@ -20,7 +28,13 @@ from models.safety.types import Decision, Purpose, Verdict
 Handle = DeploymentHandle[Any]
 
 APPLICATION = "rapport"
+#: Customer context is an application of its own.
+CONTEXT_APPLICATION = "context"
 _TIMEOUT_S = 60.0
+#: What contexts take on their way back, after the replica has ended them at their deadline.
+_ANSWER_MARGIN_S = 5.0
+#: On whose behalf a campaign reads.
+_PRINCIPAL = "campaign"
 
 
 def graph_is_running() -> bool:
@@ -45,6 +59,11 @@ def shared_safety() -> SharedSafety:
 def shared_language_model() -> SharedLanguageModel:
     """The graph's language model, with its fallbacks. Raises `ModelUnavailable` when the graph is not there."""
     return SharedLanguageModel(_handle("language_model", ModelUnavailable))
+
+
+def shared_contexts() -> SharedContexts:
+    """The graph's customer contexts. Raises `ContextEnrichmentError` when the graph is not there."""
+    return SharedContexts(_handle("enrichment", ContextEnrichmentError, CONTEXT_APPLICATION))
 
 
 class SharedEmbedder:
@@ -85,8 +104,27 @@ class SharedSafety:
         return verdicts
 
 
+class SharedContexts:
+    """`models.enrichment.protocol.ContextSource`."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        context: EnrichedContext = await self._read("enrich", customer_id, request)
+        return context
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        contexts: dict[str, EnrichedContext] = await self._read("enrich_many", list(customer_ids), request)
+        return contexts
+
+    async def _read(self, method: str, subject: str | list[str], request: ContextRequest) -> Any:
+        bound = Deadline.after(request.deadline.remaining_s() + _ANSWER_MARGIN_S)
+        return await _call(self._handle, method, ContextEnrichmentError, bound, subject, request, _PRINCIPAL, "")
+
+
 class SharedLanguageModel:
-    """`models.llm.protocol.LanguageModel.generate` and the chain's `spent`; its full queue is `Overloaded`."""
+    """`models.llm.protocol.LanguageModel.generate`, the chain's engines and `spent`; its full queue is `Overloaded`."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -95,15 +133,20 @@ class SharedLanguageModel:
         reply: LanguageModelReply = await _call(self._handle, "generate", ModelUnavailable, deadline, request, deadline)
         return reply
 
+    async def engines(self) -> list[str]:
+        """The configured engines by name, the preferred one first."""
+        states = await _call(self._handle, "states", ModelUnavailable, None)
+        return [state.engine for state in states]
+
     async def spent(self, account: str) -> float:
         """USD spent under this account by all jobs; without Redis, by those that one replica served."""
         spent: float = await _call(self._handle, "spent", ModelUnavailable, None, account)
         return spent
 
 
-def _handle(deployment: str, unavailable: type[RapportError]) -> Handle:
+def _handle(deployment: str, unavailable: type[RapportError], application: str = APPLICATION) -> Handle:
     try:
-        return serve.get_deployment_handle(deployment, app_name=APPLICATION)
+        return serve.get_deployment_handle(deployment, app_name=application)
     except (RayServeException, RuntimeError, ValueError) as exc:
         raise unavailable(f"the graph has no deployment {deployment}") from exc
 

@@ -19,13 +19,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batch import columns
-from batch.columns import CUSTOMERS, KEY, MESSAGES, SHARDS, Row, encode, is_well, shard_row, table
+from batch.columns import CUSTOMERS, KEY, MESSAGES, SHARDS, TOGETHER, Row, encode, is_well, shard_row, table
 from batch.engines import Engines
 from batch.mapping import mapped, split
 from batch.recorder import Progress, StageRecorder, Work, row_failures
 from batch.stages.audience import ReadAudience
 from batch.stages.engagement import SimulateEngagement
 from batch.stages.generation import ComposeVariants
+from batch.stages.hold_back import CUSTOMERS_TOGETHER, JudgeCustomers
 from batch.stages.retrieval import RetrievePassages
 from batch.stages.safety import CheckSafety
 from batch.stages.segmentation import SegmentCustomers
@@ -35,6 +36,7 @@ from models.campaign.analysis import ExperimentResult, Metric, analyse
 from models.campaign.config import CampaignConfig
 from models.campaign.experimentation import assign, expected_sizes, merge, plan_experiment, tally
 from models.campaign.frames import ToneFrame
+from models.campaign.hold_back import count_held_back
 from models.campaign.reporting import CampaignReport, SegmentMessages, write_report
 from models.campaign.segmentation import RuleSegmenter, Segmenter, summarise
 from models.campaign.types import (
@@ -45,6 +47,8 @@ from models.campaign.types import (
     CheckedVariant,
     Engagement,
     ExperimentPlan,
+    HeldBack,
+    Judgement,
     Provenance,
     Segment,
     Tone,
@@ -56,6 +60,7 @@ from models.safety.types import AuditRecord
 
 STAGES = (
     "audience",
+    "hold_back",
     "segmentation",
     "retrieval",
     "generation",
@@ -107,13 +112,14 @@ class CampaignPipeline:
         self._config, self._frames, self._engines, self._audit, self._run = config, frames, engines, audit, run
         self._clock, self._new_id, self._progress = clock, new_id, progress
         self._recorder = StageRecorder(total=len(STAGES), clock=clock, progress=progress)
-        self._without_consent = 0
+        self._without_consent, self._held_back = 0, HeldBack()
 
     async def run(self) -> CampaignReport:
         """Run every stage and return the report, which is written too unless its own stage failed."""
         stage, started_at = self._recorder.run, self._clock()
         nobody = table([], CUSTOMERS)
         audience = await stage("audience", self._read_audience, fallback=nobody)
+        audience = await stage("hold_back", lambda: self._hold_back(audience), fallback=nobody)
         together = _unsegmented(audience)
         audience, segments = await stage("segmentation", lambda: self._segment(audience), fallback=together)
         messages: list[Row] = [{KEY: s.label, "segment": encode(columns.SEGMENT, s)} for s in segments]
@@ -133,6 +139,7 @@ class CampaignPipeline:
             cells=tuple(cells),
             customers=audience.num_rows,
             without_consent=self._without_consent,
+            held_back=self._held_back,
             stages=tuple(self._recorder.records),
             started_at=started_at,
             finished_at=self._clock(),
@@ -169,6 +176,31 @@ class CampaignPipeline:
             failures=row_failures(bad, salt=self._run.hash_salt),
             failed=wanted - good.num_rows,
         )
+
+    async def _hold_back(self, audience: pa.Table) -> Work[pa.Table]:
+        """Those who are worth writing to now. A customer who could not be judged is held back, and is no failed row."""
+        options, wanted = self._config.hold_back, audience.num_rows
+        if not options.reasons or not wanted:
+            note = "" if options.reasons else "this campaign holds nobody back"
+            return Work(value=audience, rows_in=wanted, rows_out=wanted, note=note)
+        keys = audience[KEY].to_pylist()
+        rows = await asyncio.to_thread(
+            mapped, _together(keys), JudgeCustomers, self._engines.contexts, options, batch_size=1
+        )
+        good, bad = split(rows)
+        known = {row[KEY]: columns.judgement_of(row) for row in good.to_pylist()}
+        judged = [known.get(key, Judgement(unread=True)) for key in keys]
+        held = count_held_back(judged, options)
+        if 2 * held.unread > wanted:
+            why = f" ({bad[0][columns.ERROR_CODE]}: {bad[0][columns.ERROR]})" if bad else ""
+            raise StageFailed(
+                f"the context of {held.unread:,} of {wanted:,} customers could not be read{why}; mend what it is read "
+                "from, or take hold_back out of the campaign file"
+            )
+        self._held_back = held
+        kept = audience.filter(pa.array([not judgement.held_back for judgement in judged], pa.bool_()))
+        note = f"{held.customers:,} held back" + (f", {held.unread:,} of them unread" if held.unread else "")
+        return Work(value=kept, rows_in=wanted, rows_out=kept.num_rows, note=note, partial=held.unread > 0)
 
     async def _segment(self, audience: pa.Table) -> Work[tuple[pa.Table, tuple[Segment, ...]]]:
         segmenter, note = await asyncio.to_thread(self._segmenter, audience)
@@ -317,6 +349,13 @@ class CampaignPipeline:
                 **{f"frame {frame.id}": frame.version for frame in self._frames.values()},
             },
         )
+
+
+def _together(keys: list[str]) -> pa.Table:
+    """The customers in groups whose contexts are read together."""
+    groups = (keys[start : start + CUSTOMERS_TOGETHER] for start in range(0, len(keys), CUSTOMERS_TOGETHER))
+    rows = [{"number": i, "customer_ids": encode(columns.TEXT_LIST, group)} for i, group in enumerate(groups)]
+    return table(rows, TOGETHER)
 
 
 def _features(audience: pa.Table) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import asyncio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.context_desk import build_context_desk
 from deployments.conversation import build_conversation
 from deployments.ingress.http.application import build_api, build_context_api
 from deployments.ingress.services import ApiServices, ContextServices
@@ -26,7 +27,7 @@ from models.safety.factory import build_gate
 from models.safety.pii import PatternPIIDetector
 from models.settings import Settings, load_settings
 from models.telemetry import NoMetrics
-from providers.context_service import build_orchestrator
+from providers.context_service import build_orchestrator, load_views
 from providers.systems.idempotency import SqlIdempotencyStore
 
 CONTEXT_PREFIX = "/api/v1/customers"
@@ -50,7 +51,12 @@ async def build(settings: Settings) -> ASGIApp:
     knowledge = settings.knowledge
     store = ChromaKnowledgeStore(knowledge.host, knowledge.port, knowledge.collection, timeout_s=knowledge.timeout_s)
     context = build_orchestrator(
-        database, settings=settings.context, redis_url=settings.redis.url.get_secret_value(), metrics=NoMetrics()
+        database,
+        settings=settings.context,
+        views=load_views(settings.context),
+        redis_url=settings.redis.url.get_secret_value(),
+        embedder=embedder,
+        metrics=NoMetrics(),
     )
     context.start()
     safety = build_gate(settings.safety, embedder)
@@ -76,6 +82,7 @@ async def build(settings: Settings) -> ASGIApp:
             language_model=language_model,
             embedder=embedder,
             safety=safety,
+            context=build_context_desk(settings, database, NotHere(), NoMetrics()),  # type: ignore[arg-type]  # as below
             campaigns=absent,  # type: ignore[arg-type]  # not part of the comparison
             idempotency=SqlIdempotencyStore(database),
             readiness=ReadinessChecks([]),
@@ -84,7 +91,14 @@ async def build(settings: Settings) -> ASGIApp:
         ),
         settings,
     )
-    contexts = build_context_api(ContextServices(reader=context, rate_limiter=limiter), settings)
+    contexts = build_context_api(
+        ContextServices(
+            reader=context,
+            history=absent,  # type: ignore[arg-type]  # as above
+            rate_limiter=limiter,
+        ),
+        settings,
+    )
 
     async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(CONTEXT_PREFIX):

@@ -129,7 +129,12 @@ def measure() -> None:
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         model = Path(folder) / "small"
         make(model, "small")
-        environment = {"RAPPORT_LANGUAGE_MODEL__VLLM__MODEL": str(model)}
+        # 32 whole replies at once take nearly the 30 s that a request may take by default.
+        environment = {
+            "RAPPORT_LANGUAGE_MODEL__VLLM__MODEL": str(model),
+            "RAPPORT_LANGUAGE_MODEL__TIMEOUT_S": "120",
+            "RAPPORT_INGRESS__REQUEST_TIMEOUT_S": "120",
+        }
         arguments = ["--config", str(ROOT / "serve_config.vllm.yaml")]
         with (
             running_system(200, environment=environment, arguments=arguments) as (url, startup_s, _),

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from demo import names
 from demo.acme import ACME, acme_rows
+from demo.history import add_history
+from demo.nature import Nature, draw_nature, poisson, sigmoid
+from demo.present import add_present
 from demo.rows import Rows, order_id, row
 from providers.tables import (
     Account,
@@ -39,27 +41,9 @@ from providers.tables import (
 )
 
 #: Raise it when the same seed no longer makes the same customers.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 AGENTS = 16
 _MAX_LOGINS = 150
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Nature:
-    """What a customer is like; `churn` is the true probability of leaving within the year."""
-
-    fit: float
-    engagement: float
-    trouble: float
-    tenure_days: int
-    seats_total: int
-    seats_used: int
-    plan: str
-    seat_cents: int
-    trialing: bool
-    overdue: bool
-    churn: float
-    left: bool
 
 
 def company_rows(*, seed: int, now: datetime) -> Rows:
@@ -102,7 +86,7 @@ def customer_rows(number: int, *, seed: int, now: datetime) -> Rows:
     if number == ACME:
         return acme_rows(now=now)
     rng = random.Random(f"medley/{seed}/{number}")
-    nature = _nature(rng)
+    nature = draw_nature(rng)
     rows = Rows()
     _profile(rows, number, nature, rng, now)
     _billing(rows, number, nature, rng, now)
@@ -110,6 +94,8 @@ def customer_rows(number: int, *, seed: int, now: datetime) -> Rows:
     _orders(rows, number, nature, rng, now)
     _support(rows, number, nature, rng, now)
     _pipeline(rows, number, nature, rng, now)
+    add_history(rows, number, nature, seed=seed, agents=AGENTS, now=now)
+    add_present(rows, number, nature, seed=seed, agents=AGENTS, now=now)
     return rows
 
 
@@ -122,35 +108,7 @@ def gathered_rows(first: int, last: int, *, seed: int, now: datetime) -> Rows:
     return gathered
 
 
-def _nature(rng: random.Random) -> _Nature:
-    fit = rng.gauss(0, 1)
-    engagement = 0.6 * fit + 0.8 * rng.gauss(0, 1)
-    trouble = rng.gauss(0, 1)
-    plan, seat_cents, (fewest, most) = rng.choices(names.PLANS, weights=(55, 35, 10))[0]
-    seats_total = rng.randint(fewest, most)
-    share_used = min(1.0, max(0.1, _sigmoid(0.8 + 0.7 * engagement) + rng.gauss(0, 0.08)))
-    tenure_days = 2 + int(rng.expovariate(1 / 420)) % 2500
-    trialing = tenure_days <= 14
-    pressure = -1.7 - 0.9 * engagement - 0.5 * fit + 0.6 * trouble
-    overdue = not trialing and rng.random() < _sigmoid(pressure - 1.2)
-    churn = _sigmoid(pressure + (1.0 if overdue else 0.0) + rng.gauss(0, 0.2))
-    return _Nature(
-        fit=fit,
-        engagement=engagement,
-        trouble=trouble,
-        tenure_days=tenure_days,
-        seats_total=seats_total,
-        seats_used=max(1, round(seats_total * share_used)),
-        plan=plan,
-        seat_cents=seat_cents,
-        trialing=trialing,
-        overdue=overdue,
-        churn=churn,
-        left=not trialing and tenure_days > 60 and rng.random() < 0.3 * churn,
-    )
-
-
-def _profile(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: datetime) -> None:
+def _profile(rows: Rows, number: int, nature: Nature, rng: random.Random, now: datetime) -> None:
     industry, kind = rng.choice(names.BUSINESSES)
     company = f"{rng.choice(names.PLACES)} {rng.choice(names.PLACES)} {kind}"
     since = now - timedelta(days=nature.tenure_days, minutes=rng.randint(0, 1400))
@@ -165,7 +123,7 @@ def _profile(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: 
         employees=nature.seats_total + rng.randint(0, 2 * nature.seats_total),
         created_at=since,
     )
-    health = 100 * (0.55 * (1 - nature.churn) + 0.45 * _sigmoid(0.4 + nature.engagement - 0.5 * nature.trouble))
+    health = 100 * (0.55 * (1 - nature.churn) + 0.45 * sigmoid(0.4 + nature.engagement - 0.5 * nature.trouble))
     row(
         rows,
         Customer,
@@ -193,7 +151,7 @@ def _profile(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: 
         )
 
 
-def _lifecycle(nature: _Nature) -> str:
+def _lifecycle(nature: Nature) -> str:
     if nature.left:
         return "churned"
     if nature.trialing:
@@ -205,7 +163,7 @@ def _lifecycle(nature: _Nature) -> str:
     return "growing" if nature.engagement > 1 else "active"
 
 
-def _billing(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: datetime) -> None:
+def _billing(rows: Rows, number: int, nature: Nature, rng: random.Random, now: datetime) -> None:
     annual = not nature.trialing and rng.random() < 0.35
     monthly_cents = nature.seats_total * nature.seat_cents
     started_at = now - timedelta(days=nature.tenure_days)
@@ -231,13 +189,17 @@ def _billing(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: 
         started_at=started_at,
         renewal_at=None if nature.trialing or nature.left else renewal_at,
         trial_ends_at=ends_at if nature.trialing else None,
-        canceled_at=now - timedelta(days=_days_since_leaving(nature)) if nature.left else None,
+        canceled_at=None if nature.left_days_ago is None else now - timedelta(days=nature.left_days_ago),
     )
     period = 365 if annual else 30
     for back in range(0 if nature.trialing else min(6, nature.tenure_days // period + 1)):
-        issued_at = now - timedelta(days=min(nature.tenure_days, 20 + back * period))
+        age_days = min(nature.tenure_days, 20 + back * period)
+        issued_at = now - timedelta(days=age_days)
         late = nature.overdue and back == 0
         due_at = issued_at + timedelta(days=14)
+        paid_at = None if late or due_at > now else due_at - timedelta(days=rng.randint(0, 10))
+        if age_days < (nature.left_days_ago or 0):
+            continue  # nobody is billed after leaving
         row(
             rows,
             Invoice,
@@ -249,13 +211,12 @@ def _billing(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: 
             currency="USD",
             issued_at=issued_at,
             due_at=due_at,
-            paid_at=None if late or due_at > now else due_at - timedelta(days=rng.randint(0, 10)),
+            paid_at=paid_at,
         )
 
 
-def _usage(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: datetime) -> None:
+def _usage(rows: Rows, number: int, nature: Nature, rng: random.Random, now: datetime) -> None:
     contacts = min(nature.seats_used, 4)
-    quiet_days = _days_since_leaving(nature) if nature.left else 0
 
     def event(name: EventName, ago: timedelta, feature: str | None = None, quantity: int = 1) -> None:
         row(
@@ -270,23 +231,22 @@ def _usage(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: da
         )
 
     window = min(30, nature.tenure_days)
-    logins = min(_MAX_LOGINS, _poisson(rng, math.exp(2.5 + 0.75 * nature.engagement) * window / 30))
-    if logins == 0 or quiet_days:
-        event(
-            EventName.LOGIN, timedelta(days=max(quiet_days, min(31, nature.tenure_days)), minutes=rng.randint(1, 600))
-        )
+    logins = min(_MAX_LOGINS, poisson(rng, math.exp(2.5 + 0.75 * nature.engagement) * window / 30))
+    if logins == 0 or nature.left_days_ago is not None:
+        quiet_days = min(31, nature.tenure_days) if nature.left_days_ago is None else nature.left_days_ago
+        event(EventName.LOGIN, timedelta(days=quiet_days, minutes=rng.randint(1, 600)))
         return
     for _ in range(logins):
         event(EventName.LOGIN, timedelta(minutes=rng.randint(20, window * 1440 - 60)))
-    used = max(1, min(len(names.FEATURES), round(8 * _sigmoid(0.9 * nature.engagement) + rng.gauss(0, 0.8))))
+    used = max(1, min(len(names.FEATURES), round(8 * sigmoid(0.9 * nature.engagement) + rng.gauss(0, 0.8))))
     for rank, feature in enumerate(rng.sample(names.FEATURES, used), 1):
         for _ in range(2):
             quantity = 1 + logins // (2 * rank)
             event(EventName.FEATURE_USED, timedelta(minutes=rng.randint(20, window * 1440 - 60)), feature, quantity)
 
 
-def _orders(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: datetime) -> None:
-    count = min(12, 1 + _poisson(rng, math.exp(0.5 + 0.35 * nature.engagement + 0.01 * nature.seats_total)))
+def _orders(rows: Rows, number: int, nature: Nature, rng: random.Random, now: datetime) -> None:
+    count = min(12, 1 + poisson(rng, math.exp(0.5 + 0.35 * nature.engagement + 0.01 * nature.seats_total)))
     newest_days = rng.expovariate(1 / (25 * math.exp(-0.6 * nature.engagement)))
     span = max(1.0, min(365.0, nature.tenure_days))
     for position in range(count):
@@ -339,9 +299,9 @@ def _order_status(age_days: float, rng: random.Random) -> OrderStatus:
     return OrderStatus.RETURNED if rng.random() < 0.05 else OrderStatus.DELIVERED
 
 
-def _support(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: datetime) -> None:
+def _support(rows: Rows, number: int, nature: Nature, rng: random.Random, now: datetime) -> None:
     span = min(365, nature.tenure_days)
-    talks = min(40, _poisson(rng, math.exp(1.3 + 0.4 * nature.trouble + 0.2 * nature.engagement) * (0.3 + span / 365)))
+    talks = min(40, poisson(rng, math.exp(1.3 + 0.4 * nature.trouble + 0.2 * nature.engagement) * (0.3 + span / 365)))
     pleasure = 4.1 + 0.45 * nature.fit - 0.5 * nature.trouble
     favourites = rng.sample(names.TOPICS, 3)
     for position in range(talks):
@@ -361,11 +321,11 @@ def _support(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: 
             started_at=started_at,
             ended_at=started_at + timedelta(minutes=rng.randint(3, 45)),
         )
-    tickets = min(15, _poisson(rng, math.exp(0.1 - 0.45 * nature.fit + 0.6 * nature.trouble) * (0.3 + span / 365)))
+    tickets = min(15, poisson(rng, math.exp(0.1 - 0.45 * nature.fit + 0.6 * nature.trouble) * (0.3 + span / 365)))
     for position in range(tickets):
         topic, subject = rng.choice(favourites)
         opened_at = now - timedelta(minutes=rng.randint(30, span * 1440))
-        still_open = rng.random() < _sigmoid(-1.6 + 0.7 * nature.trouble)
+        still_open = rng.random() < sigmoid(-1.6 + 0.7 * nature.trouble)
         row(
             rows,
             Ticket,
@@ -383,8 +343,8 @@ def _support(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: 
         )
 
 
-def _pipeline(rows: Rows, number: int, nature: _Nature, rng: random.Random, now: datetime) -> None:
-    if rng.random() < _sigmoid(-1.3 + 0.5 * nature.engagement):
+def _pipeline(rows: Rows, number: int, nature: Nature, rng: random.Random, now: datetime) -> None:
+    if rng.random() < sigmoid(-1.3 + 0.5 * nature.engagement):
         stage, probability = rng.choice((("qualified", 0.2), ("proposal", 0.5), ("negotiation", 0.7), ("won", 1.0)))
         opened_at = now - timedelta(days=rng.randint(1, max(1, min(120, nature.tenure_days))))
         row(
@@ -415,20 +375,3 @@ def _pipeline(rows: Rows, number: int, nature: _Nature, rng: random.Random, now:
             at=at,
             resolved_at=at + timedelta(minutes=50) if rng.random() < 0.8 else None,
         )
-
-
-def _days_since_leaving(nature: _Nature) -> int:
-    return min(nature.tenure_days - 1, 31 + int(abs(nature.trouble) * 40))
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value))
-
-
-def _poisson(rng: random.Random, mean: float) -> int:
-    """A Poisson draw by Knuth's product of uniforms; means here stay below a few hundred."""
-    limit, product, count = math.exp(-min(mean, 300.0)), rng.random(), 0
-    while product > limit:
-        product *= rng.random()
-        count += 1
-    return count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from providers import product
+
 FIRST_NAMES = (
     "Ada", "Aisha", "Alvaro", "Amara", "Anika", "Anton", "Beatriz", "Bilal", "Camille", "Chen", "Daniela", "David",
     "Elena", "Emeka", "Eva", "Farid", "Fiona", "Gabriel", "Grace", "Hanna", "Hiro", "Ines", "Ivan", "Jasmin", "Jonas",
@@ -36,7 +38,7 @@ BUSINESSES = (
 COUNTRIES = ("DE", "FR", "ES", "IT", "NL", "PL", "SE", "GB", "IE", "US")
 
 #: Everything the practice-management product can do; adoption is a share of this list.
-FEATURES = ("Projects", "Tasks", "Reports", "Calendar", "Invoicing", "Messages", "Inventory", "Reminders")
+FEATURES = product.FEATURES
 
 #: Plan, monthly price of a seat in cents, and the seats it is usually sold with.
 PLANS = (("basic", 1200, (1, 4)), ("premium", 2500, (4, 15)), ("enterprise", 3900, (15, 120)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from providers.tables import Table
+from providers.table_types import Table
 
 #: Rows by table; the first row of a table fixes its place, so parents must be made before their children.
 Rows = dict[type[Table], list[dict[str, Any]]]

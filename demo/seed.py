@@ -15,7 +15,8 @@ from demo.generator import GENERATOR_VERSION, company_rows, gathered_rows
 from demo.rows import Rows
 from models.errors import ConfigurationError
 from providers.database import Database, Progress
-from providers.tables import Customer, DemoSeed, ProductEvent
+from providers.record_tables import DemoSeed
+from providers.tables import Customer, ProductEvent
 
 #: Customers per transaction: bounds both memory and the time other writers wait.
 _BATCH = 250

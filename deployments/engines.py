@@ -12,7 +12,7 @@ from models.llm.engines import names as language_models
 from models.llm.factory import check_prices
 from models.llm.pricing import load_prices
 from models.llm.script import Script
-from models.settings import LanguageModelSettings, Settings
+from models.settings import LanguageModelSettings, Settings, config_file
 
 #: Engines that send a bill.
 OUTSIDE = frozenset({"openai", "azure_openai"})
@@ -49,7 +49,7 @@ def _check_chain(settings: LanguageModelSettings) -> None:
         if engine == VLLM:
             _check_model(settings.vllm.model, setting)
     outside = [name for name in chain if engine_of(name) in OUTSIDE]
-    check_prices(settings, outside, load_prices(Path(settings.prices)))
+    check_prices(settings, outside, load_prices(config_file(settings.prices)))
 
 
 def _check_model(model: str, setting: str) -> None:

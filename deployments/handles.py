@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from models.classification.types import Classification
 from models.embedding.protocol import Vectors
-from models.enrichment.types import EnrichedContext
+from models.enrichment.types import ContextRequest, EnrichedContext
 from models.errors import (
     ContextEnrichmentError,
     DeadlineExceeded,
@@ -36,10 +36,14 @@ from models.llm.types import ChatMessage, Delta, EngineState, LanguageModelReply
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Purpose, Verdict
 from models.sessions.types import Session, Turn
+from models.telemetry import principal, request_id
 from models.workflows.types import InboundMessage, WorkflowResult
 
 #: Bound of a call whose caller gave none, so that no call can wait for ever on a deployment without replicas.
 DEFAULT_TIMEOUT_S = 30.0
+#: What a context takes on its way back, after the replica has ended it at its deadline.
+ANSWER_MARGIN_S = 1.0
+INVALIDATION_TIMEOUT_S = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -242,23 +246,36 @@ class VLLMHandle(_Proxy):
 
 
 class ContextHandle(_Proxy):
-    """`models.enrichment.protocol.ContextSource`, served by the application that answers context reads."""
+    """`models.enrichment.protocol.ContextSource`, and what else the application that answers context reads can do.
+
+    The caller's name travels along, because the audit trail of the replica that answers has to know it.
+    """
 
     unavailable = ContextEnrichmentError
 
-    async def enrich(
-        self,
-        customer_id: str,
-        *,
-        agent_type: str,
-        deadline: Deadline,
-        force_refresh: bool = False,
-        required: Sequence[str] = (),
-    ) -> EnrichedContext:
-        context: EnrichedContext = await self._call(
-            "enrich", customer_id, agent_type, deadline, force_refresh, tuple(required), deadline=deadline.child(30.0)
-        )
-        return context
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        return await self._read("enrich", customer_id, request)  # type: ignore[no-any-return]  # what `enrich` returns
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        return await self._read("enrich_many", list(customer_ids), request)  # type: ignore[no-any-return]  # as above
+
+    async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
+        """Raises also `Overloaded`."""
+        return await self._read("read_many", list(customer_ids), request)  # type: ignore[no-any-return]  # as above
+
+    async def invalidate(self, customer_ids: Sequence[str], tags: Sequence[str]) -> None:
+        """Raises `CacheUnavailable`, `ContextEnrichmentError`, `DeadlineExceeded`."""
+        await self._call("invalidate", list(customer_ids), list(tags), deadline=Deadline.after(INVALIDATION_TIMEOUT_S))
+
+    async def deliver_changes(self) -> None:
+        """Have one replica deliver the changes in the outbox now. Raises as `invalidate`, and `DatabaseUnavailable`."""
+        await self._call("deliver_changes", deadline=Deadline.after(INVALIDATION_TIMEOUT_S))
+
+    async def _read(self, method: str, subject: str | list[str], request: ContextRequest) -> Any:
+        # The replica itself ends in time; this bound is for a replica that does not answer.
+        bound = Deadline.after(request.deadline.remaining_s() + ANSWER_MARGIN_S)
+        arguments = (subject, request, principal.get(), request_id.get())
+        return await self._call(method, *arguments, deadline=bound)
 
 
 class ConversationHandle(_Proxy):

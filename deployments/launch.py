@@ -154,8 +154,8 @@ class Launch:
                 "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(self.run_dir / "haproxy" / "server-state"),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-                "RAY_SERVE_HAPROXY_BINARY_PATH": str(ROOT / "deploy" / "haproxy-loopback.sh"),
-                "LOOPBACK_HAPROXY_BINARY": haproxy_binary(),
+                "RAY_SERVE_HAPROXY_BINARY_PATH": str(ROOT / "deploy" / "haproxy.sh"),
+                "HAPROXY_BINARY": haproxy_binary(),
             }
         )
 

@@ -78,7 +78,15 @@ METRICS: Mapping[str, Metric] = {
         _counter("context_reads_total", "Context reads by where they were answered.", "served_from"),
         _counter("context_provider_outcomes_total", "Provider readings by state.", "provider", "state"),
         _histogram("context_provider_latency_seconds", "Time a provider took.", "provider"),
+        _counter("context_cache_requests_total", "Cache lookups by tier: hit, stale or miss.", "tier", "result"),
         _counter("context_cache_errors_total", "Cache calls that failed.", "tier"),
+        _counter("context_refreshes_total", "Fetches behind an answer: early, or after the time to live.", "reason"),
+        _counter("context_invalidations_total", "What was dropped: a customer, a tag, or all after a gap.", "kind"),
+        _histogram("context_invalidation_lag_seconds", "From a committed change to the end of its invalidation."),
+        _gauge("context_breaker_open", "Replicas whose circuit to the provider is not closed.", "provider"),
+        _counter("context_masked_releases_total", "Reads served masked because the audit was not durable in time."),
+        _counter("context_assignments_dropped_total", "Strategy assignments lost: the database stayed away."),
+        _counter("context_events_total", "Announced changes by type: accepted or duplicate.", "type", "result"),
         _counter("context_history_errors_total", "Context versions that could not be written."),
         _counter(
             "safety_checks_total", "Checked texts by what they were for and what was decided.", "purpose", "outcome"

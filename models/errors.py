@@ -67,12 +67,19 @@ class RapportError(Exception):
         super().__init__(message)
         self.fields: tuple[FieldError, ...] = ()
         self.retry_after_s: float | None = None
+        #: What a client may read where the class is not public; every word of it is ours.
+        self.detail = ""
         #: What language models cost before this failure, over all their tries; `None` where nobody knows.
         self.cost_usd: float | None = None
 
     def with_fields(self, *fields: FieldError) -> RapportError:
         """Name the offending fields; returns self so that it can be raised in one line."""
         self.fields = fields
+        return self
+
+    def with_detail(self, detail: str) -> RapportError:
+        """Say what a client may read of this one failure; returns self."""
+        self.detail = detail
         return self
 
     def with_retry_after(self, seconds: float) -> RapportError:

@@ -8,10 +8,12 @@ An unknown `RAPPORT_*` name or a malformed value stops the start with a message 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -32,6 +34,9 @@ DOCUMENTED: Mapping[str, tuple[str, ...]] = {
     "OPENAI_BASE_URL": ("language_model", "openai_base_url"),
     "AZURE_OPENAI_API_KEY": ("language_model", "azure_api_key"),
     "AZURE_OPENAI_ENDPOINT": ("language_model", "azure_endpoint"),
+    "CLEARBIT_API_KEY": ("context", "clearbit_api_key"),
+    "CRUNCHBASE_API_KEY": ("context", "crunchbase_api_key"),
+    "NEWS_API_KEY": ("context", "news_api_key"),
 }
 
 
@@ -43,6 +48,9 @@ SECRETS = frozenset(
         "redis.url",
         "language_model.openai_api_key",
         "language_model.azure_api_key",
+        "context.clearbit_api_key",
+        "context.crunchbase_api_key",
+        "context.news_api_key",
         "ingress.api_keys",
     }
 )
@@ -164,11 +172,43 @@ class ClassificationSettings(Section):
 
 
 class ContextSettings(Section):
+    """Customer context: caching, patience with providers, and keys of the vendors; a vendor without a key is off."""
+
     cache_enabled: bool = True
     l1_entries: Annotated[int, Field(ge=1)] = 1000
     l1_ttl_s: Annotated[float, Field(gt=0)] = 30.0
+    #: Upper bound of every provider's own time to live.
     l2_ttl_s: Annotated[float, Field(gt=0)] = 300.0
     deadline_ms: Annotated[int, Field(ge=1, le=5000)] = 250
+    #: An expiry comes up to this share earlier, so that what was cached together does not expire together.
+    expiry_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    #: A read past this share of the time to live fetches anew behind the answer.
+    early_refresh: Annotated[float, Field(gt=0, le=1)] = 0.8
+    #: How long a read waits for fresh data when a stale value may be shown.
+    soft_timeout_ms: Annotated[int, Field(ge=0, le=5000)] = 0
+    #: How long data past its time stands in, with its age told, while its provider fails.
+    stale_if_error_s: Annotated[float, Field(ge=0)] = 600.0
+    #: How long "there is no such customer" is believed.
+    unknown_ttl_s: Annotated[float, Field(ge=0)] = 30.0
+    #: Fetches of one provider at the same time in one replica; what is over is skipped.
+    max_in_flight: Annotated[int, Field(ge=1)] = 64
+    #: Consecutive failures after which a provider is left alone, and for how long.
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    breaker_open_s: Annotated[float, Field(gt=0)] = 10.0
+    agent_types: str = "config/agent_types.yaml"
+    strategies: str = "config/context_strategies.yaml"
+    history_retention_days: Annotated[int, Field(ge=1)] = 90
+    #: File of the company's own insights model; empty for the one of the demo company.
+    insights_model: str = ""
+    external_enabled: bool = True
+    #: Vendors are asked only about customers who pay at least this much a month.
+    external_min_mrr: Annotated[float, Field(ge=0)] = 0.0
+    clearbit_api_key: SecretStr = SecretStr("")
+    clearbit_base_url: str = "https://company.clearbit.com"
+    crunchbase_api_key: SecretStr = SecretStr("")
+    crunchbase_base_url: str = "https://api.crunchbase.com"
+    news_api_key: SecretStr = SecretStr("")
+    news_base_url: str = "https://newsapi.org"
 
 
 class SafetySettings(Section):
@@ -301,12 +341,20 @@ def load_settings(args: Mapping[str, Any] | None = None, *, env_file: str | Path
     try:
         settings = Settings(_env_file=env_file, **(args or {}))
     except SettingsError as exc:
-        problems.append(f"{exc}: not valid JSON")
+        problems += [f"{name}: not valid JSON" for name in _not_json(variables)] or [str(exc)]
     except ValidationError as exc:
-        problems += [f"{_source(error['loc'], variables)}: {error['msg']}" for error in exc.errors()]
+        told = {problem.partition(":")[0] for problem in problems}
+        wrong = [(_source(error["loc"], variables), error["msg"]) for error in exc.errors()]
+        problems += [f"{name}: {message}" for name, message in wrong if name not in told]
     if problems or settings is None:
         raise ConfigurationError("settings are not valid:\n  " + "\n  ".join(dict.fromkeys(problems)))
     return settings
+
+
+def config_file(name: str) -> Path:
+    """A file that a setting names: as it stands, else beside Rapport's own code, where the shipped ones lie."""
+    path = Path(name)
+    return path if path.is_absolute() or path.exists() else Path(__file__).resolve().parents[1] / path
 
 
 def _read(env_file: Any) -> dict[str, str]:
@@ -326,17 +374,46 @@ def _secrets(args: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
 
 
 def _is_unknown(name: str) -> bool:
-    return name.startswith(PREFIX) and not _exists(tuple(name[len(PREFIX) :].lower().split("__")))
+    return name.startswith(PREFIX) and not _exists(_path(name))
+
+
+def _path(name: str) -> tuple[str, ...]:
+    return tuple(name[len(PREFIX) :].lower().split("__"))
 
 
 def _exists(path: tuple[str, ...]) -> bool:
+    return _annotation(path) is not None
+
+
+def _annotation(path: tuple[str, ...]) -> Any:
+    """The type of the setting at this path; `None` if there is none."""
     model: Any = Settings
     for part in path:
         fields = getattr(model, "model_fields", {})
         if part not in fields:
-            return False
+            return None
         model = fields[part].annotation
-    return True
+    return model
+
+
+def _not_json(variables: Mapping[str, str]) -> list[str]:
+    """The variables of lists and tables that do not hold JSON."""
+    found = []
+    for name, value in sorted(variables.items()):
+        if name.startswith(PREFIX) and _takes_json(_annotation(_path(name))):
+            try:
+                json.loads(value)
+            except ValueError:
+                found.append(name)
+    return found
+
+
+def _takes_json(annotation: Any) -> bool:
+    origin = get_origin(annotation) or annotation
+    if origin in (Union, UnionType, Annotated):
+        return any(map(_takes_json, get_args(annotation)))
+    collections = (BaseModel, Mapping, list, tuple, set, frozenset)
+    return isinstance(origin, type) and issubclass(origin, collections)
 
 
 def _source(location: tuple[int | str, ...], variables: Mapping[str, str]) -> str:

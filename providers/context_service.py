@@ -10,65 +10,85 @@ from types import TracebackType
 from typing import Any
 
 from models.clock import utc_now
+from models.embedding.protocol import Embedder
 from models.enrichment.assembly import unknown_customer
 from models.enrichment.cache import LRUCache, TieredCache
-from models.enrichment.orchestrator import ContextOrchestrator, cache_version
+from models.enrichment.orchestrator import ContextOrchestrator
+from models.enrichment.policy import CachePolicy
+from models.enrichment.relevance import RelevanceScorer
 from models.enrichment.selection import AgentViews
-from models.enrichment.types import EnrichedContext
-from models.errors import UnknownCustomer
+from models.enrichment.types import ContextRequest, EnrichedContext
+from models.errors import ContextEnrichmentError, UnknownCustomer
 from models.resilience.deadline import Deadline
-from models.settings import ContextSettings, Settings, load_settings
+from models.settings import ContextSettings, Settings, config_file, load_settings
 from models.telemetry import Metrics
 from providers.base import ProviderResources
 from providers.database import Database
+from providers.external.company import VENDORS, configured
 from providers.registry import build_providers
 from providers.systems.context_history import SqlContextHistory
 
+__all__ = [
+    "ContextEnrichmentError",
+    "ContextEnrichmentService",
+    "build_orchestrator",
+    "get_context_service",
+    "load_views",
+]
+
 #: A slower cache is no help to a read that has a quarter of a second.
 CACHE_TIMEOUT_S = 0.1
+
+
+def load_views(settings: ContextSettings, *, secret: str = "", external: bool = True) -> AgentViews:
+    """The agent types, without the vendors that have no key or are not to be asked.
+
+    `secret` keys the hashes and tokens that stand for personal data. Raises `ConfigurationError` naming what is wrong.
+    """
+    views = AgentViews.load(config_file(settings.agent_types), secret=secret)
+    absent = VENDORS.keys() - (configured(settings) if external else frozenset())
+    return views.only(set(views.providers()) - absent)
 
 
 def build_orchestrator(
     database: Database,
     *,
     settings: ContextSettings,
+    views: AgentViews,
     redis_url: str = "",
-    views: AgentViews | None = None,
+    embedder: Embedder | None = None,
     metrics: Metrics | None = None,
     now: Callable[[], datetime] = utc_now,
-    internal_only: bool = False,
 ) -> ContextOrchestrator:
     """The orchestrator over every provider that an agent type names; call `start()` in its event loop.
 
-    Without `redis_url` the cache is this process's own. `internal_only` leaves out providers of other sources than the
-    database. The caller keeps owning the database; `close()` lets go of Redis.
+    Without `redis_url` the cache is this process's own, without `embedder` no section is ranked by a message. The
+    caller keeps owning the database; `close()` lets go of Redis.
     """
-    views = views or AgentViews.load()
-    resources = ProviderResources(database=database, now=now)
-    providers = build_providers(resources, views.providers())
-    if internal_only:
-        providers = [provider for provider in providers if provider.spec.source == "database"]
-        views = views.only({provider.spec.name for provider in providers})
-    l2 = invalidations = None
-    if redis_url and settings.cache_enabled:
-        from models.enrichment.redis_cache import RedisCache, RedisInvalidations  # memory-only needs no Redis
-        from models.resilience.redis_client import connect
+    redis = None
+    if redis_url:
+        from models.resilience.redis_client import connect  # memory-only needs no Redis
 
-        client = connect(redis_url, timeout_s=CACHE_TIMEOUT_S)
-        l2, invalidations = RedisCache(client), RedisInvalidations(client, version=cache_version(views))
-    tiers = TieredCache(
-        LRUCache(entries=settings.l1_entries), l2, l1_ttl_s=settings.l1_ttl_s, wall_clock=now, metrics=metrics
-    )
+        redis = connect(redis_url, timeout_s=CACHE_TIMEOUT_S)
+    resources = ProviderResources(database=database, now=now, redis=redis, settings=settings)
+    providers = build_providers(resources, views.providers())
+    l2 = invalidations = None
+    if redis is not None and settings.cache_enabled:
+        from models.enrichment.redis_cache import RedisCache
+        from models.enrichment.redis_invalidations import RedisInvalidations
+
+        l2, invalidations = RedisCache(redis), RedisInvalidations(redis)
+    tiers = TieredCache(LRUCache(entries=settings.l1_entries), l2, metrics=metrics)
     return ContextOrchestrator(
         providers,
         views=views,
         cache=tiers if settings.cache_enabled else None,
         invalidations=invalidations,
         history=SqlContextHistory(database),
+        relevance=None if embedder is None else RelevanceScorer(embedder),
+        policy=CachePolicy.of(settings),
         wall_clock=now,
         metrics=metrics,
-        ttl_s=settings.l2_ttl_s,
-        remembered_customers=settings.l1_entries,
     )
 
 
@@ -76,7 +96,7 @@ class ContextEnrichmentService:
     """Customer context for Python callers, as documented.
 
     What is not given comes from the settings. It opens its database and caches on first use, in the running event
-    loop; `close()` it, or use it with `async with`. Without `enable_external_apis` only our own database is asked.
+    loop; `close()` it, or use it with `async with`. Without `enable_external_apis` no vendor is asked.
     """
 
     def __init__(
@@ -100,10 +120,11 @@ class ContextEnrichmentService:
         self._context = settings.context.model_copy(update=changes)
         self._redis_url = settings.redis.url.get_secret_value() if redis_url is None else redis_url
         self._database_url = database_url or settings.database_url
-        self._internal_only = not enable_external_apis
         self._timeout_s = timeout_s
         self._now = now
-        self._views = AgentViews.load()
+        self._views = load_views(
+            self._context, secret=settings.hash_salt.get_secret_value(), external=enable_external_apis
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._database: Database | None = None
         self._orchestrator: ContextOrchestrator | None = None
@@ -119,9 +140,9 @@ class ContextEnrichmentService:
         try:
             return await self._opened().enrich(
                 customer_id,
-                agent_type=agent_type,
-                deadline=Deadline.after(self._timeout_s),
-                force_refresh=force_refresh,
+                ContextRequest(
+                    deadline=Deadline.after(self._timeout_s), agent_type=agent_type, force_refresh=force_refresh
+                ),
             )
         except UnknownCustomer:
             return unknown_customer(customer_id, self._views.view(agent_type), self._now())
@@ -132,7 +153,7 @@ class ContextEnrichmentService:
 
     async def invalidate_cache(self, customer_id: str) -> None:
         """Forget the customer on every replica. Raises `CacheUnavailable` when the others could not be told."""
-        await self._opened().invalidate(customer_id)
+        await self._opened().invalidate([customer_id])
 
     async def close(self) -> None:
         if self._orchestrator is not None:
@@ -158,10 +179,9 @@ class ContextEnrichmentService:
             self._orchestrator = build_orchestrator(
                 self._database,
                 settings=self._context,
-                redis_url=self._redis_url,
                 views=self._views,
+                redis_url=self._redis_url,
                 now=self._now,
-                internal_only=self._internal_only,
             )
             self._orchestrator.start()
         return self._orchestrator

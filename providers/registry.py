@@ -1,12 +1,14 @@
 """The table of all context providers.
 
-Others enter it by an entry point of the group `rapport.providers` (name = "package.module:Class"). A class takes one
-`ProviderResources` and is a `ContextProvider`; an agent type uses it once `config/agent_types.yaml` names it.
+Others enter it by an entry point of the group `rapport.providers` (name = "package.module:Class"), or in one process by
+`register_provider`. A class takes one `ProviderResources` and is a `ContextProvider`; an agent type uses it once
+`config/agent_types.yaml` names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from types import MappingProxyType
 
@@ -24,8 +26,34 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "support_history": "providers.internal.support_history:SupportHistoryProvider",
         "engagement_metrics": "providers.internal.engagement_metrics:EngagementMetricsProvider",
         "account_health": "providers.internal.account_health:AccountHealthProvider",
+        "sales_pipeline": "providers.internal.sales_pipeline:SalesPipelineProvider",
+        "feature_usage": "providers.internal.feature_usage:FeatureUsageProvider",
+        "security_context": "providers.internal.security_context:SecurityContextProvider",
+        "product_status": "providers.realtime.product_status:ProductStatusProvider",
+        "current_activity": "providers.realtime.current_activity:CurrentActivityProvider",
+        "agent_performance": "providers.realtime.agent_performance:AgentPerformanceProvider",
+        "clearbit": "providers.external.clearbit:ClearbitProvider",
+        "crunchbase": "providers.external.crunchbase:CrunchbaseProvider",
+        "news_api": "providers.external.news_api:NewsApiProvider",
+        "churn_prediction": "providers.derived.churn_prediction:ChurnPredictionProvider",
+        "next_best_action": "providers.derived.next_best_action:NextBestActionProvider",
     }
 )
+
+#: What makes a provider; its class, as a rule.
+Build = Callable[[ProviderResources], ContextProvider]
+
+_registered: dict[str, Build] = {}
+
+
+def register_provider(name: str, build: Build) -> None:
+    """Add a provider to every orchestrator that this process builds from now on.
+
+    Raises `ConfigurationError` when the name is taken.
+    """
+    if name in _registered or name in provider_registry().names():
+        raise ConfigurationError(f"context provider {name!r} is registered twice")
+    _registered[name] = build
 
 
 def provider_registry() -> Registry[ContextProvider]:
@@ -39,16 +67,21 @@ def provider_registry() -> Registry[ContextProvider]:
 
 
 def build_providers(resources: ProviderResources, names: Iterable[str] | None = None) -> list[ContextProvider]:
-    """One instance of each named provider, by default of all.
+    """One instance of each named provider, by default of all, and of every provider that one of them depends on.
 
     Raises `ConfigurationError` for an unknown name, or a provider that calls itself otherwise than the table does.
     """
     registry = provider_registry()
-    providers: list[ContextProvider] = []
-    for name in registry.names() if names is None else names:
-        build: type = registry.load(name)
+    wanted = deque((*registry.names(), *_registered) if names is None else names)
+    built: dict[str, ContextProvider] = {}
+    while wanted:
+        name = wanted.popleft()
+        if name in built:
+            continue
+        build: Build = _registered.get(name) or registry.load(name)
         provider: ContextProvider = build(resources)
         if provider.spec.name != name:
             raise ConfigurationError(f"context provider {name!r} calls itself {provider.spec.name!r}")
-        providers.append(provider)
-    return providers
+        built[name] = provider
+        wanted.extend(provider.spec.depends_on)
+    return list(built.values())

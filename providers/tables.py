@@ -1,92 +1,18 @@
-"""Every table of Rapport, and nothing else: no queries, no defaults taken from a clock.
+"""The tables of the company's business, and nothing else: no queries, no defaults taken from a clock.
 
-Values mean the same on SQLite and PostgreSQL: instants are UTC and aware, money is whole cents beside its currency, and
-text takes any Python string. Strings have no length limit, because only one of the two databases would enforce it.
-Rows that report what someone said (tickets, compliance records, conversations, audit) carry no foreign key to the
-customer: a report is never refused because the customer is unknown or erased.
+Rows that report what someone said (tickets, conversations) carry no foreign key to the customer: a report is never
+refused because the customer is unknown or erased.
 """
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An instant: refuses naive datetimes, returns aware ones in UTC, keeps microseconds and order on any database."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a naive datetime names no instant; pass an aware one")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def storable(value: str) -> str:
-    """The text as both databases can hold it: NUL and lone surrogates become U+FFFD."""
-    return value if value.isascii() and "\x00" not in value else _UNSTORABLE.sub("\ufffd", value)
-
-
-class PortableText(TypeDecorator[str]):
-    """Text that is never refused, because it is made `storable` first."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else storable(value)
-
-
-#: A surrogate key that the database numbers; SQLite numbers only its own INTEGER keys.
-Serial = Annotated[int, mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)]
-Cents = Annotated[int, mapped_column(BigInteger)]
-Json = dict[str, Any]
-
-
-class Table(DeclarativeBase):
-    """Base of all tables; `Table.metadata` is the schema that migrations must reproduce."""
-
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        }
-    )
-    type_annotation_map = {datetime: UtcDateTime(), str: PortableText(), Json: JSON(), list[str]: JSON()}  # noqa: RUF012 - read by SQLAlchemy
+from providers.table_types import Cents, Serial, Table
 
 
 class SubscriptionStatus(StrEnum):
@@ -127,6 +53,41 @@ class EventName(StrEnum):
 
     LOGIN = "login"
     FEATURE_USED = "feature_used"
+
+
+class DealStage(StrEnum):
+    """How far a deal is, the furthest last; won and lost deals are over."""
+
+    QUALIFIED = "qualified"
+    PROPOSAL = "proposal"
+    NEGOTIATION = "negotiation"
+    WON = "won"
+    LOST = "lost"
+
+
+class SecuritySeverity(StrEnum):
+    """From bad to worst."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class IncidentSeverity(StrEnum):
+    """From bad to worst: a minor incident slows something down, a major one stops a part of the product."""
+
+    MINOR = "minor"
+    MAJOR = "major"
+    CRITICAL = "critical"
+
+
+class AgentStatus(StrEnum):
+    """Only who is online is free for another conversation."""
+
+    ONLINE = "online"
+    BUSY = "busy"
+    OFFLINE = "offline"
 
 
 class Account(Table):
@@ -266,7 +227,10 @@ class Conversation(Table):
     """A finished or running talk with a customer; `csat` 1 to 5, `None` when not rated."""
 
     __tablename__ = "conversations"
-    __table_args__ = (Index(None, "customer_id", "started_at"), Index(None, "agent_id", "started_at"))
+    __table_args__ = (
+        Index(None, "customer_id", "started_at", "topic", "csat"),  # these two answer from the index alone
+        Index(None, "agent_id", "started_at", "ended_at", "resolved", "csat"),
+    )
 
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     customer_id: Mapped[str | None]
@@ -283,7 +247,8 @@ class ProductEvent(Table):
     """Use of the product by one contact; `quantity` counts what the row stands for."""
 
     __tablename__ = "product_events"
-    __table_args__ = (Index(None, "customer_id", "name", "at"),)
+    # The largest table, read for every customer: the index alone answers. A conventional name would be too long.
+    __table_args__ = (Index("ix_product_events_use", "customer_id", "name", "at", "feature", "quantity", "contact_id"),)
 
     event_id: Mapped[Serial]
     customer_id: Mapped[str] = mapped_column(ForeignKey("customers.customer_id"))
@@ -325,6 +290,24 @@ class SecurityEvent(Table):
     detail: Mapped[str]
     at: Mapped[datetime]
     resolved_at: Mapped[datetime | None]
+
+
+class Outreach(Table):
+    """An action towards a customer, and whether it bore fruit: `responded` is `None` while nobody can know yet.
+
+    `action` "none" records that nothing was done. `propensity` is the probability with which a lot chose the action;
+    `None` where a person chose it.
+    """
+
+    __tablename__ = "outreach"
+    __table_args__ = (Index(None, "customer_id", "at"), Index(None, "at"))
+
+    outreach_id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = mapped_column(ForeignKey("customers.customer_id"))
+    action: Mapped[str]
+    at: Mapped[datetime]
+    propensity: Mapped[float | None]
+    responded: Mapped[bool | None]
 
 
 class Incident(Table):
@@ -376,134 +359,3 @@ class StoredDocument(Table):
     audience: Mapped[list[str]]
     content_hash: Mapped[str]
     stored_at: Mapped[datetime]
-
-
-class ComplianceRecord(Table):
-    """A safety or compliance report and when someone must have looked at it."""
-
-    __tablename__ = "compliance_records"
-    __table_args__ = (
-        Index(None, "customer_id", "recorded_at"),
-        Index(None, "queue", "status", "due_at"),
-        Index(None, "request_id"),
-    )
-
-    record_id: Mapped[str] = mapped_column(primary_key=True)
-    customer_id: Mapped[str | None]
-    channel: Mapped[str]
-    severity: Mapped[str]
-    redacted_text: Mapped[str]
-    queue: Mapped[str]
-    request_id: Mapped[str]
-    status: Mapped[str]
-    recorded_at: Mapped[datetime]
-    due_at: Mapped[datetime]
-    closed_at: Mapped[datetime | None]
-
-
-class AuditLine(Table):
-    """One audit record in its writer's hash chain; the database itself refuses to change or delete a line."""
-
-    __tablename__ = "audit"
-    __table_args__ = (
-        Index(None, "audit_id"),
-        Index(None, "at"),
-        Index(None, "subject", "at"),
-        Index(None, "request_id"),
-    )
-
-    writer_id: Mapped[str] = mapped_column(primary_key=True)
-    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    audit_id: Mapped[str]
-    at: Mapped[datetime]
-    actor: Mapped[str]
-    action: Mapped[str]
-    subject: Mapped[str]
-    outcome: Mapped[str]
-    request_id: Mapped[str]
-    details: Mapped[Json]
-    prev_hash: Mapped[str]
-    row_hash: Mapped[str]
-
-
-class OutboxMessage(Table):
-    """Something other systems must hear of, committed together with what happened; delivered at least once."""
-
-    __tablename__ = "outbox"
-    __table_args__ = (
-        Index(
-            "ix_outbox_undelivered",
-            "message_id",
-            sqlite_where=text("delivered_at IS NULL"),
-            postgresql_where=text("delivered_at IS NULL"),
-        ),
-    )
-
-    message_id: Mapped[Serial]
-    topic: Mapped[str]
-    subject_id: Mapped[str]
-    payload: Mapped[Json]
-    created_at: Mapped[datetime]
-    delivered_at: Mapped[datetime | None]
-    attempts: Mapped[int]
-
-
-class Campaign(Table):
-    """One campaign run; `progress` 0 to 1 within all its stages."""
-
-    __tablename__ = "campaigns"
-    __table_args__ = (Index(None, "owner", "created_at"), Index(None, "status", "created_at"))
-
-    campaign_id: Mapped[str] = mapped_column(primary_key=True)
-    owner: Mapped[str]
-    status: Mapped[str]
-    stage: Mapped[str]
-    progress: Mapped[float]
-    config: Mapped[Json]
-    report_path: Mapped[str | None]
-    error: Mapped[str | None]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-
-
-class IdempotencyKey(Table):
-    """A request that must happen once; `attempt` names the process that works on it now."""
-
-    __tablename__ = "idempotency_keys"
-    __table_args__ = (UniqueConstraint("principal", "route", "key"), Index(None, "created_at"))
-
-    key_id: Mapped[Serial]
-    principal: Mapped[str]
-    route: Mapped[str]
-    key: Mapped[str]
-    body_hash: Mapped[str]
-    attempt: Mapped[str]
-    status: Mapped[str]
-    response_status: Mapped[int | None]
-    response_body: Mapped[bytes | None] = mapped_column(LargeBinary)
-    created_at: Mapped[datetime]
-
-
-class ContextVersion(Table):
-    """What was known of a customer, written only when the content changes."""
-
-    __tablename__ = "context_history"
-    __table_args__ = (Index(None, "customer_id", "agent_type", "at"),)
-
-    version_id: Mapped[Serial]
-    customer_id: Mapped[str]
-    agent_type: Mapped[str]
-    context_version: Mapped[str]
-    content: Mapped[Json]
-    at: Mapped[datetime]
-
-
-class DemoSeed(Table):
-    """Which demo data this database holds: the first `customers_done` customers of `seed`, as of `anchored_at`."""
-
-    __tablename__ = "demo_seed"
-
-    seed: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    generator_version: Mapped[int]
-    customers_done: Mapped[int]
-    anchored_at: Mapped[datetime]

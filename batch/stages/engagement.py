@@ -1,4 +1,4 @@
-"""Stage 7: every assigned customer gets a simulated engagement, marked so."""
+"""Stage 8: every assigned customer gets a simulated engagement, marked so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 4: every segment gets three composed variants, or the reasons why not."""
+"""Stage 5: every segment gets three composed variants, or the reasons why not."""
 
 from __future__ import annotations
 

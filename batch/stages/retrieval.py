@@ -1,4 +1,4 @@
-"""Stage 3: every segment gets the passages its messages may quote."""
+"""Stage 4: every segment gets the passages its messages may quote."""
 
 from __future__ import annotations
 

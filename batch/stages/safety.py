@@ -1,4 +1,4 @@
-"""Stage 5: every variant passes the safety gate, the same one that guards replies."""
+"""Stage 6: every variant passes the safety gate, the same one that guards replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 2: every customer gets a segment."""
+"""Stage 3: every customer gets a segment."""
 
 from __future__ import annotations
 

@@ -50,6 +50,16 @@ class Stage(ABC):
         """Load what the rows need; runs once an actor, and again after a failure."""
         return
 
+    async def close(self) -> None:
+        """Let go of what `open` has taken; runs when the actor ends, unless it is killed."""
+        return
+
+    def __del__(self) -> None:  # the only thing that Ray Data tells an object whose actor ends
+        if self._runner is not None:
+            with self._runner as runner:
+                if self._opened:
+                    runner.run(self.close())
+
     @abstractmethod
     async def map_row(self, row: Row) -> list[Row]:
         """What becomes of one row. Raises whatever goes wrong."""

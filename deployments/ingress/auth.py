@@ -25,6 +25,11 @@ class Principal:
         if agent_type is not None and self.agent_types is not None and agent_type not in self.agent_types:
             raise Forbidden("this credential does not cover the requested agent type")
 
+    def require_any(self) -> None:
+        """Raises `Forbidden` when the caller may act for no agent type at all: such a one changes nothing either."""
+        if self.agent_types is not None and not self.agent_types:
+            raise Forbidden("this credential covers no agent type, and so may not change customer data")
+
 
 #: A caller on this machine while no key is configured.
 ANONYMOUS = Principal(id="anonymous", agent_types=None, requests_per_minute=None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.campaigns import RayJobCampaignDesk
+from deployments.context_desk import build_context_desk
 from deployments.exposure import check_entrance
 from deployments.handles import (
     ContextHandle,
@@ -20,6 +19,7 @@ from deployments.handles import (
     ProbeHandle,
     SafetyHandle,
 )
+from deployments.housekeeping import Housekeeping
 from deployments.ingress.http.application import build_api
 from deployments.ingress.middleware import Envelope
 from deployments.ingress.services import ApiServices, DependencyReport, DependencyState
@@ -28,15 +28,10 @@ from deployments.metrics import RayMetrics
 from deployments.metrics_scrape import build_metrics_page
 from deployments.processes import configure_process, open_database
 from deployments.readiness import Check, ReadinessChecks, language_model_check
-from models.errors import DatabaseUnavailable
 from models.resilience.redis_client import connect
 from models.settings import Settings
 from providers.systems.campaigns import SqlCampaignRegistry
 from providers.systems.idempotency import SqlIdempotencyStore
-
-logger = logging.getLogger(__name__)
-
-HOUSEKEEPING_S = 3600.0
 
 #: What a deployment's absence means to a customer, and whether the system can serve without it.
 MEANING: Mapping[str, tuple[bool, str]] = {
@@ -60,7 +55,7 @@ class IngressDeployment:
         check_entrance(settings)
         self._settings = settings
         self._conversation = ConversationHandle(conversation)
-        context = serve.get_deployment_handle("enrichment", app_name="context")
+        self._context = ContextHandle(serve.get_deployment_handle("enrichment", app_name="context"))
         self._language_model = LanguageModelHandle(others["language_model"])
         self._embedder = EmbedderHandle(others["embedder"], model_id=settings.embedding.model)
         self._safety = SafetyHandle(others["safety"])
@@ -70,23 +65,15 @@ class IngressDeployment:
             "safety": self._safety,
             "classifier": ProbeHandle(others["classifier"]),
             "knowledge": ProbeHandle(others["knowledge"]),
-            "enrichment": ContextHandle(context),
+            "enrichment": self._context,
         }
         self._database = open_database(settings)
         self._idempotency = SqlIdempotencyStore(self._database)
-        self._housekeeping = asyncio.create_task(self._keep_house())
-
-    async def _keep_house(self) -> None:
-        """Forget recorded answers after their 24 hours."""
-        while True:
-            try:
-                await self._idempotency.remove_expired()
-            except DatabaseUnavailable:
-                logger.info("expired answers stay until the database is back")
-            await asyncio.sleep(HOUSEKEEPING_S)
+        self._housekeeping = Housekeeping({"recorded answers": self._idempotency.remove_expired})
+        self._housekeeping.start()
 
     async def __del__(self) -> None:
-        self._housekeeping.cancel()
+        await self._housekeeping.close()
         await self._database.close()
 
     def __serve_build_asgi_app__(self) -> Envelope:  # the name is Ray's: called once, after the constructor
@@ -96,6 +83,7 @@ class IngressDeployment:
             language_model=self._language_model,
             embedder=self._embedder,
             safety=self._safety,
+            context=build_context_desk(self._settings, self._database, self._context, RayMetrics()),
             campaigns=RayJobCampaignDesk(SqlCampaignRegistry(self._database)),
             idempotency=self._idempotency,
             readiness=self._readiness(),

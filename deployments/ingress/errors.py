@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from models.enrichment.events import EventType
 from models.errors import FieldError, InvalidRequest, NotFound, RapportError
 
 logger = logging.getLogger("rapport.ingress")
@@ -18,6 +19,7 @@ logger = logging.getLogger("rapport.ingress")
 INTERNAL_DETAIL = "Something failed on our side. The request id leads us to the cause."
 UNAVAILABLE_DETAIL = "Something this request needs does not answer. Try again later."
 TIMEOUT_DETAIL = "The answer was not ready within the time budget."
+_EVENT_TYPES = frozenset(EventType)
 
 
 class MalformedBody(InvalidRequest):
@@ -97,7 +99,15 @@ def _pointer(found: Any) -> str:
     place, *path = found["loc"] or ("body",)
     if place != "body":
         path = [place, *path]
+    # Behind the index of an event stands the type that was chosen for it, which is no place in the body.
+    path = [part for before, part in zip([None, *path], path, strict=False) if not _is_event_type(before, part)]
+    if found["type"] == "union_tag_invalid":
+        path.append(found["ctx"]["discriminator"].strip("'"))
     return "".join("/" + str(part)[:64].replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _is_event_type(before: Any, part: Any) -> bool:
+    return isinstance(before, int) and part in _EVENT_TYPES
 
 
 def _mend(found: Any) -> str:
@@ -113,6 +123,10 @@ def _mend(found: Any) -> str:
             return f"is too long; send at most {context['max_length']} characters"
         case "string_pattern_mismatch":
             return f"has the wrong form; it must match {context['pattern']}"
+        case "union_tag_invalid":
+            return f"must be one of: {context['expected_tags']}"
+        case "union_tag_not_found":
+            return f"needs the field {context['discriminator']}"
         case "value_error":
             return str(context["error"])
         case "model_attributes_type" | "dict_type":
@@ -126,6 +140,8 @@ def detail_of(error: RapportError) -> str:
     message = str(error)
     if error.public and message:
         return message
+    if error.detail:
+        return error.detail
     if error.status == 504:
         return TIMEOUT_DETAIL
     if error.status == 502:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.ingress.admission import Admission
@@ -132,7 +132,7 @@ class Envelope:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        pattern = getattr(scope.get("route"), "path", None)
+        pattern = getattr(scope.get("route") or self._route_of(scope), "path", None)
         route = scope.get("root_path", "") + pattern if pattern else "unmatched"
         self._metrics.count("http_requests_total", route=route, method=method, status=str(status))
         self._metrics.observe("http_request_seconds", seconds, route=route, method=method)
@@ -146,6 +146,10 @@ class Envelope:
                 "principal": principal.id if principal else "-",
             }
             access_log.info("request", extra=fields)
+
+    def _route_of(self, scope: Scope) -> BaseRoute | None:
+        """The route of a request that was refused before it got there."""
+        return next((route for route in self.routes if route.matches(scope)[0] is Match.FULL), None)
 
 
 class _Answer:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from models.enrichment.types import ReadFormat
 from models.errors import FieldError, InvalidRequest
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NAME_PATTERN = f"^{_NAME.pattern}$"
+_CURSOR = re.compile(r"[A-Za-z0-9_=.:-]{1,200}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextQuery:
-    """How a context is to be read; `agent_type` `None` gives the most masked view."""
-
-    deadline_ms: int
-    agent_type: str | None = None
-    message: str | None = None
-    max_age_ms: int | None = None
-    force_refresh: bool = False
-    required: tuple[str, ...] = ()
-    max_tokens: int | None = None
-    format: str = "json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +25,46 @@ class Parameter:
     description: str
     schema: dict[str, Any]
     parse: Callable[[str], Any]
+
+
+class Parameters:
+    """The query parameters of one route; iterates over them in the order of its documentation."""
+
+    def __init__(self, *parameters: Parameter) -> None:
+        self._by_name = {parameter.name: parameter for parameter in parameters}
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._by_name.values())
+
+    def parse(self, query: bytes) -> dict[str, Any]:
+        """The given parameters by name. Raises `InvalidRequest` naming every unknown, repeated or malformed one."""
+        if not query:
+            return {}
+        values: dict[str, Any] = {}
+        wrong: list[FieldError] = []
+        seen: set[str] = set()
+        try:
+            pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=64)
+        except ValueError:
+            error = InvalidRequest("the query is not URL-encoded UTF-8 of at most 64 parameters")
+            raise error.with_fields(FieldError("/query", "encode every value as UTF-8, percent-encoded")) from None
+        for name, raw in pairs:
+            parameter = self._by_name.get(name)
+            pointer = "/query/" + name[:64].replace("~", "~0").replace("/", "~1")
+            if parameter is None:
+                known = ", ".join(self._by_name)
+                wrong.append(FieldError(pointer, f"is not a parameter of this route; known: {known}"))
+            elif name in seen:
+                wrong.append(FieldError(pointer, "is given twice; send it once"))
+            else:
+                seen.add(name)
+                try:
+                    values[name] = parameter.parse(raw)
+                except ValueError as exc:
+                    wrong.append(FieldError(pointer, str(exc)))
+        if wrong:
+            raise InvalidRequest("the query is not valid; `errors` names each parameter").with_fields(*wrong)
+        return values
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -70,9 +99,15 @@ def _text(raw: str) -> str:
     return raw
 
 
-def _format(raw: str) -> str:
+def _format(raw: str) -> ReadFormat:
     if raw not in ("json", "prompt"):
         raise ValueError("must be json or prompt")
+    return ReadFormat(raw)
+
+
+def _cursor(raw: str) -> str:
+    if not _CURSOR.fullmatch(raw):
+        raise ValueError("must be the `next_cursor` of the page before")
     return raw
 
 
@@ -83,7 +118,7 @@ def _whole(low: int, high: int, **more: Any) -> dict[str, Any]:
 AGENT_TYPE = Parameter(
     "agent_type",
     "The agent that asks; decides which providers are read and what is masked. Without it: the most masked view.",
-    {"type": "string", "pattern": f"^{_NAME.pattern}$", "examples": ["support"]},
+    {"type": "string", "pattern": NAME_PATTERN, "examples": ["support"]},
     _name,
 )
 DEADLINE = Parameter(
@@ -92,11 +127,11 @@ DEADLINE = Parameter(
     _whole(1, 5000, default=250),
     _integer(1, 5000),
 )
-READ = (
+READ = Parameters(
     AGENT_TYPE,
     Parameter(
         "message",
-        "What the customer wrote. Checked, and not yet used: every section is treated as equally relevant.",
+        "What the customer wrote: the sections that bear on it come first, and are kept longest under `max_tokens`.",
         {"type": "string", "minLength": 1, "maxLength": 5000},
         _text,
     ),
@@ -119,37 +154,18 @@ READ = (
         _format,
     ),
 )
-SUMMARY = (AGENT_TYPE, DEADLINE)
-
-_BY_NAME = {parameter.name: parameter for parameter in READ}
-
-
-def parse(query: bytes, allowed: tuple[Parameter, ...], *, deadline_ms: int) -> ContextQuery:
-    """The query as values. Raises `InvalidRequest` naming every parameter that is unknown, repeated or malformed."""
-    if not query:
-        return ContextQuery(deadline_ms=deadline_ms)
-    values: dict[str, Any] = {"deadline_ms": deadline_ms}
-    wrong: list[FieldError] = []
-    seen: set[str] = set()
-    try:
-        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=64)
-    except ValueError:
-        error = InvalidRequest("the query is not URL-encoded UTF-8 of at most 64 parameters")
-        raise error.with_fields(FieldError("/query", "encode every value as UTF-8, percent-encoded")) from None
-    for name, raw in pairs:
-        parameter = _BY_NAME.get(name)
-        pointer = "/query/" + name[:64].replace("~", "~0").replace("/", "~1")
-        if parameter is None or parameter not in allowed:
-            known = ", ".join(each.name for each in allowed)
-            wrong.append(FieldError(pointer, f"is not a parameter of this route; known: {known}"))
-        elif name in seen:
-            wrong.append(FieldError(pointer, "is given twice; send it once"))
-        else:
-            seen.add(name)
-            try:
-                values[name] = parameter.parse(raw)
-            except ValueError as exc:
-                wrong.append(FieldError(pointer, str(exc)))
-    if wrong:
-        raise InvalidRequest("the query is not valid; `errors` names each parameter").with_fields(*wrong)
-    return ContextQuery(**values)
+SUMMARY = Parameters(AGENT_TYPE, DEADLINE)
+HISTORY = Parameters(
+    AGENT_TYPE,
+    Parameter("limit", "Versions on a page.", _whole(1, 100, default=20), _integer(1, 100)),
+    Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}, _cursor),
+    Parameter(
+        "from",
+        "With `to`: the `context_version` to compare from, instead of a list of versions.",
+        {"type": "string", "pattern": NAME_PATTERN},
+        _name,
+    ),
+    Parameter(
+        "to", "With `from`: the `context_version` to compare with.", {"type": "string", "pattern": NAME_PATTERN}, _name
+    ),
+)

@@ -8,7 +8,10 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from models.embedding.protocol import StrictEmbedder
+from models.enrichment.events import Event
+from models.enrichment.history import FieldChange, HistoryPage
 from models.enrichment.protocol import ContextReader
+from models.enrichment.types import ContextRequest
 from models.llm.protocol import LanguageModel
 from models.llm.types import ChatMessage
 from models.resilience.deadline import Deadline
@@ -17,6 +20,7 @@ from models.sessions.types import Session, Turn
 from models.telemetry import Metrics, NoMetrics
 from models.workflows.types import InboundMessage, WorkflowResult
 from providers.systems.campaigns import CampaignRun
+from providers.systems.events import Accepted
 from providers.systems.idempotency import Fresh, Replay
 
 
@@ -90,6 +94,38 @@ class CampaignReport:
 
     json: bytes
     html: bytes
+
+
+class ContextDesk(Protocol):
+    """The context of many customers, and what makes it outdated."""
+
+    async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
+        """As `ContextReader.read_many`; also raises `Overloaded`."""
+        ...
+
+    async def invalidate(self, customer_ids: Sequence[str], tags: Sequence[str]) -> None:
+        """Return once no cache holds these any more.
+
+        Raises `CacheUnavailable` when not every cache could be told now; they are told as soon as that is possible
+        again. Raises `DatabaseUnavailable` when not even that could be written down.
+        """
+        ...
+
+    async def accept(self, events: Sequence[Event]) -> Accepted:
+        """Keep all events or none, and tell the caches. Raises `InvalidRequest`, `DatabaseUnavailable`."""
+        ...
+
+
+class HistoryReader(Protocol):
+    """How a customer's context changed, as one agent type may see it; the empty name is the most masked view."""
+
+    async def page(self, customer_id: str, *, agent_type: str, limit: int, cursor: str | None) -> HistoryPage:
+        """The newest first. Raises `UnknownAgentType`, `InvalidRequest` for a cursor, `DatabaseUnavailable`."""
+        ...
+
+    async def compare(self, customer_id: str, *, agent_type: str, older: str, newer: str) -> Sequence[FieldChange]:
+        """What changed between two versions. Raises `UnknownAgentType`, `NotFound`, `DatabaseUnavailable`."""
+        ...
 
 
 class CampaignDesk(Protocol):
@@ -170,6 +206,7 @@ class ApiServices:
     language_model: LanguageModel
     embedder: StrictEmbedder
     safety: SafetyGate
+    context: ContextDesk
     campaigns: CampaignDesk
     idempotency: IdempotencyStore
     readiness: Readiness
@@ -183,5 +220,6 @@ class ContextServices:
     """Everything behind the context application."""
 
     reader: ContextReader
+    history: HistoryReader
     rate_limiter: RateLimiter
     metrics: Metrics = field(default_factory=NoMetrics)

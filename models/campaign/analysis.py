@@ -16,7 +16,18 @@ from enum import StrEnum
 
 from scipy import stats
 
-from models.campaign.statistics import (
+from models.campaign.stratified import (
+    Means,
+    Rates,
+    WeightedDifference,
+    exact_p,
+    smallest_expected,
+    stratified_omnibus,
+    stratum_weighted,
+    weighted_newcombe,
+)
+from models.campaign.types import TREATMENTS, Arm, CellSummary
+from models.statistics import (
     SMALL_CELL,
     Comparison,
     Interval,
@@ -37,17 +48,6 @@ from models.campaign.statistics import (
     sample_ratios,
     wilson,
 )
-from models.campaign.stratified import (
-    Means,
-    Rates,
-    WeightedDifference,
-    exact_p,
-    smallest_expected,
-    stratified_omnibus,
-    stratum_weighted,
-    weighted_newcombe,
-)
-from models.campaign.types import TREATMENTS, Arm, CellSummary
 
 
 class Metric(StrEnum):

@@ -51,6 +51,26 @@ class SegmentRule(Condition):
     description: str
 
 
+class HoldBack(Part):
+    """Who is not written to for now: customers with one of these red flags, or with at least so many open tickets.
+
+    The flags are texts of the section `account_health`. One that no rule raises holds nobody back, and the report shows
+    its count of 0. With neither nobody is held back.
+    """
+
+    red_flags: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    open_tickets: Annotated[int, Field(ge=1, strict=True)] | None = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Every reason to hold a customer back, as the report names it."""
+        return (*dict.fromkeys(self.red_flags), *([self.tickets_reason] if self.open_tickets else []))
+
+    @property
+    def tickets_reason(self) -> str:
+        return f"{self.open_tickets} or more open tickets"
+
+
 class ClusterOptions(Part):
     """k-means: `clusters` fixes k, otherwise it is chosen from 3 to 5 by bootstrap stability."""
 
@@ -117,6 +137,7 @@ class CampaignConfig(Part):
     version: str
     seed: int
     frames: str = "frames"
+    hold_back: HoldBack = HoldBack()
     segmentation: Segmentation
     retrieval: Retrieval
     experiment: Experiment = Experiment()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 
+from models.assignment import uniform
 from models.campaign.config import Simulation
 from models.campaign.types import (
     TREATMENTS,
@@ -88,11 +89,6 @@ def expected_sizes(audience: Iterable[tuple[str, str]], plan: ExperimentPlan) ->
 
 def _key(*parts: str) -> bytes:
     return hashlib.sha256("\x1f".join(parts).encode()).digest()
-
-
-def uniform(*parts: str) -> float:
-    """A number in [0, 1) that depends on the parts alone: the first 15 hex digits of their SHA-256."""
-    return int(hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:15], 16) / 16**15
 
 
 def simulate(customer: CustomerFeatures, arm: Arm, model: Simulation, *, seed: int) -> Engagement:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from models import figures
 from models.campaign.analysis import ArmSummary, Conclusion, Lift, Metric
 from models.campaign.types import Arm
+from models.figures import BLUE, GREEN, GREY, INK, RED
+from models.statistics import Interval
 
-INK, MUTED, GRID = "#1f2933", "#6b7785", "#e3e8ee"
-COLOURS = {Arm.CONTROL: "#8a96a3", Arm.URGENT: "#c2512f", Arm.INFORMATIONAL: "#2f6fb0", Arm.FRIENDLY: "#2e8b63"}
+COLOURS = {Arm.CONTROL: GREY, Arm.URGENT: RED, Arm.INFORMATIONAL: BLUE, Arm.FRIENDLY: GREEN}
 _UNITS = {Metric.VISIT: "points", Metric.CONVERSION: "points", Metric.SPEND: "money units"}
 
 
@@ -26,32 +24,30 @@ def forest(lifts: Sequence[Lift]) -> str:
     A metric without any measured difference has no panel; the text is empty when none has one.
     """
     metrics = [m for m in Metric if any(x.metric is m and x.conclusion is not Conclusion.NOT_MEASURED for x in lifts)]
-    if not metrics:
-        return ""
-    figure = Figure(figsize=(9.2, 0.9 + 0.42 * max(sum(x.metric is m for x in lifts) for m in metrics)), dpi=150)
-    for position, metric in enumerate(metrics, start=1):
-        axes: Axes = figure.add_subplot(1, len(metrics), position)
-        mine = [lift for lift in lifts if lift.metric is metric]
-        scale = 1.0 if metric is Metric.SPEND else 100.0
-        for row, lift in enumerate(reversed(mine)):
-            low, high = scale * lift.interval.low, scale * lift.interval.high
-            colour = COLOURS[lift.arm]
-            if lift.conclusion is Conclusion.NOT_MEASURED or math.isnan(low):
-                axes.text(0.5, row, "too few events", transform=axes.get_yaxis_transform(), ha="center", va="center",
-                          fontsize=7.5, color=MUTED, backgroundcolor="white")  # fmt: skip
-                continue
-            shown = lift.conclusion in (Conclusion.HIGHER, Conclusion.LOWER)
-            axes.plot([low, high], [row, row], color=colour, linewidth=2, solid_capstyle="round")
-            axes.plot(scale * lift.difference, row, "o", color=colour, markersize=6.5, markeredgewidth=1.6,
-                      markerfacecolor=colour if shown else "white")  # fmt: skip
-        axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_ylim(-0.6, len(mine) - 0.4)
-        labels = [lift.arm.value for lift in reversed(mine)] if position == 1 else [""] * len(mine)
-        axes.set_yticks(range(len(mine)), labels)
-        primary = " (primary)" if any(lift.primary for lift in mine) else ""
-        _dress(axes, f"{metric.value}{primary}", f"difference from control, {_UNITS[metric]}", grid="x")
-    figure.tight_layout(w_pad=1.6)
-    return _png(figure)
+    return figures.forest([_panel(metric, [lift for lift in lifts if lift.metric is metric]) for metric in metrics])
+
+
+def _panel(metric: Metric, lifts: Sequence[Lift]) -> figures.ForestPanel:
+    primary = " (primary)" if any(lift.primary for lift in lifts) else ""
+    return figures.ForestPanel(
+        title=f"{metric.value}{primary}",
+        label=f"difference from control, {_UNITS[metric]}",
+        rows=tuple(_row(lift) for lift in lifts),
+    )
+
+
+def _row(lift: Lift) -> figures.ForestRow:
+    scale = 1.0 if lift.metric is Metric.SPEND else 100.0
+    low, high = scale * lift.interval.low, scale * lift.interval.high
+    estimable = lift.conclusion is not Conclusion.NOT_MEASURED and not math.isnan(low)
+    return figures.ForestRow(
+        label=lift.arm.value,
+        difference=scale * lift.difference,
+        interval=Interval(low, high) if estimable else None,
+        shown=lift.conclusion in (Conclusion.HIGHER, Conclusion.LOWER),
+        colour=COLOURS[lift.arm],
+        note="too few events",
+    )
 
 
 def rates(arms: Sequence[ArmSummary]) -> str:
@@ -71,9 +67,9 @@ def rates(arms: Sequence[ArmSummary]) -> str:
         axes.set_xticks(range(len(arms)), [f"{arm.arm.value}\nn = {arm.customers:,}" for arm in arms])
         axes.margins(y=0.18)
         axes.set_ylim(bottom=0)
-        _dress(axes, f"{metric.value} rate in per cent (simulated)", "", grid="y")
+        figures.dress(axes, f"{metric.value} rate in per cent (simulated)", "", grid="y")
     figure.tight_layout(w_pad=2.0)
-    return _png(figure)
+    return figures.png(figure)
 
 
 def segments(sizes: Sequence[tuple[str, int]]) -> str:
@@ -87,24 +83,6 @@ def segments(sizes: Sequence[tuple[str, int]]) -> str:
         axes.annotate(f"{size:,}", (size, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(range(len(sizes)), [label.replace("_", " ") for label, _ in reversed(sizes)])
     axes.margins(x=0.08)
-    _dress(axes, "customers per segment", "", grid="x")
+    figures.dress(axes, "customers per segment", "", grid="x")
     figure.tight_layout()
-    return _png(figure)
-
-
-def _dress(axes: Axes, title: str, label: str, *, grid: Literal["x", "y"]) -> None:
-    axes.set_title(title, loc="left", fontsize=9.5, color=INK, fontweight="bold")
-    axes.set_xlabel(label, fontsize=8, color=MUTED)
-    axes.tick_params(labelsize=8, colors=INK, length=0)
-    axes.grid(axis=grid, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("bottom",))
-        spine.set_color(GRID)
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return figures.png(figure)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
-from datetime import UTC, datetime
-from enum import Enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from models.campaign.types import (
     CheckedVariant,
     Engagement,
     ExperimentPlan,
+    HeldBack,
     Provenance,
     RetrievedPassage,
     Segment,
@@ -32,6 +31,7 @@ from models.campaign.types import (
     Variant,
     VariantFailure,
 )
+from models.plain import plain
 from models.safety.types import Decision, Harm
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -73,6 +73,7 @@ class CampaignReport:
     cells: tuple[CellSummary, ...]
     customers: int
     without_consent: int
+    held_back: HeldBack
     stages: tuple[StageRecord, ...]
     started_at: datetime
     finished_at: datetime
@@ -114,7 +115,11 @@ def as_json(report: CampaignReport) -> dict[str, Any]:
         "models": report.engines,
         "headline": report.result.headline if report.result else "The experiment could not be analysed.",
         "summary": summary(report),
-        "audience": {"customers": report.customers, "left_out_without_consent": report.without_consent},
+        "audience": {
+            "customers": report.customers,
+            "left_out_without_consent": report.without_consent,
+            "held_back": plain(report.held_back),
+        },
         "segments": [_segment_json(told) for told in report.segments],
         "experiment": {"plan": plain(report.plan), "result": plain(report.result), "cells": plain(report.cells)},
         "stages": [_without_time(plain(stage)) for stage in report.stages],
@@ -154,21 +159,6 @@ def _segment_json(told: SegmentMessages) -> dict[str, Any]:
 
 def _without_time(stage: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in stage.items() if key not in ("started_at", "duration_s")}
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, enums and instants as JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {key: plain(member) for key, member in asdict(value).items()}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(plain(key)): plain(member) for key, member in value.items()}
-    return [plain(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 _AUDIT_COLUMNS = (
@@ -222,6 +212,8 @@ def summary(report: CampaignReport) -> list[str]:
         f"{report.customers:,} customers in {len(report.segments)} segments were looked at; "
         f"{report.without_consent:,} more were left out because they did not agree to marketing."
     ]
+    if report.held_back.customers:
+        told.append(_held_back(report.held_back))
     composed = sum(len(messages.variants) for messages in report.segments)
     approved = sum(c.approved for messages in report.segments for c in messages.checked)
     told.append(f"{composed} messages were composed from approved articles; {approved} passed the safety check.")
@@ -240,6 +232,14 @@ def summary(report: CampaignReport) -> list[str]:
         names = ", ".join(f"{stage.name} ({stage.state.value})" for stage in report.troubled)
         told.append(f"Not everything worked: {names}.")
     return told
+
+
+def _held_back(held: HeldBack) -> str:
+    reasons = [f"{reason} ({count:,})" for reason, count in held.reasons.items() if count]
+    if held.unread:
+        reasons.append(f"their context could not be read ({held.unread:,})")
+    several = "; some for more than one reason" if sum(held.reasons.values()) + held.unread > held.customers else ""
+    return f"{held.customers:,} more are held back for now: {', '.join(reasons)}{several}."
 
 
 def render(report: CampaignReport) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from models.campaign.statistics import (
+from models.statistics import (
     Interval,
     Mean,
     Omnibus,

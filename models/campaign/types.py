@@ -81,6 +81,30 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Why one customer is held back; `unread` when no reason is known, but not everything could be read either."""
+
+    reasons: tuple[str, ...] = ()
+    unread: bool = False
+
+    @property
+    def held_back(self) -> bool:
+        return self.unread or bool(self.reasons)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBack:
+    """How many customers are not written to for now, the `unread` among them.
+
+    `reasons` counts them by each reason; a customer may have several.
+    """
+
+    customers: int = 0
+    unread: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """A labelled group of customers; `characteristics` are feature means, `traits` their reading in words."""
 

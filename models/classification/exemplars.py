@@ -64,10 +64,17 @@ def read_sentences(path: Path, classes: Sequence[str]) -> dict[str, tuple[str, .
 SHARPENING = 0.75
 
 
+#: Mean similarity to the nearest exemplars under which nothing is done for a message: another language, a mangled text,
+#: words meant for a machine. The softmax only compares classes and would be sure of the least unlike one. On
+#: development messages this holds back 2.5 % of the requests and three quarters of what is out of scope.
+MIN_SIMILARITY = 0.35
+
+
 class ExemplarClassifier:
     """A class scores the mean of its `nearest` best similarities; a fitted softmax makes the scores probabilities.
 
-    It abstains when `out_of_scope` wins or the best category stays under `min_confidence`. Deterministic.
+    It abstains when `out_of_scope` wins, the best category stays under `min_confidence`, or a service action is like no
+    example. Deterministic.
     """
 
     engine = "exemplars"
@@ -80,12 +87,14 @@ class ExemplarClassifier:
         nearest: int = 4,
         min_confidence: float = 0.5,
         min_intent_confidence: float = 0.5,
+        min_similarity: float = MIN_SIMILARITY,
     ) -> None:
         self._embedder = embedder
         self._exemplars = exemplars
         self._nearest = nearest
         self._min_confidence = min_confidence
         self._min_intent_confidence = min_intent_confidence
+        self._min_similarity = min_similarity
         self._categories: _Space | None = None
         self._intents: _Space | None = None
 
@@ -124,7 +133,8 @@ class ExemplarClassifier:
         category = Category(in_scope[0])
         confidence = judged.probability[category]
         outside = judged.ranking[0] == OUT_OF_SCOPE
-        abstained = outside or confidence < self._min_confidence
+        unlike = judged.similarity < self._min_similarity and category is Category.SERVICE_ACTION
+        abstained = outside or unlike or confidence < self._min_confidence
         chosen, intent_confidence = None, 0.0
         if category is Category.SERVICE_ACTION:
             intent_confidence = intent.probability[intent.ranking[0]]
@@ -143,12 +153,13 @@ class ExemplarClassifier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judgement:
-    """Classes by falling probability, and how many of the nearest exemplars belong to the first."""
+    """Classes by falling probability, how many of the nearest exemplars belong to the first, and how near those are."""
 
     ranking: tuple[str, ...]
     probability: Mapping[str, float]
     votes: int
     nearest: int
+    similarity: float
 
 
 class _Space:
@@ -168,9 +179,11 @@ class _Space:
     def judge(self, vectors: Vectors) -> list[_Judgement]:
         similarities = (vectors @ self._vectors.T).astype(np.float64)
         table = probabilities(self._scores(similarities), self.temperature)
-        closest = self._labels[np.argsort(-similarities, axis=1, kind="stable")[:, : self._nearest]]
+        nearest = np.argsort(-similarities, axis=1, kind="stable")[:, : self._nearest]
+        closest = self._labels[nearest]
+        closeness = np.take_along_axis(similarities, nearest, axis=1).mean(axis=1)
         judgements = []
-        for row, near in zip(table, closest, strict=True):
+        for row, near, close in zip(table, closest, closeness, strict=True):
             order = np.argsort(-row, kind="stable")
             judgements.append(
                 _Judgement(
@@ -178,6 +191,7 @@ class _Space:
                     probability={name: float(p) for name, p in zip(self._names, row, strict=True)},
                     votes=int((near == order[0]).sum()),
                     nearest=len(near),
+                    similarity=float(close),
                 )
             )
         return judgements

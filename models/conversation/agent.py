@@ -15,7 +15,7 @@ from models.conversation.dialogue import Move, move, standalone
 from models.conversation.handoff import HandoffDesk, PersonWish
 from models.conversation.transcript import TranscriptReader
 from models.enrichment.protocol import ContextSource
-from models.enrichment.types import EnrichedContext
+from models.enrichment.types import ContextRequest, EnrichedContext
 from models.errors import (
     CacheUnavailable,
     Conflict,
@@ -350,11 +350,9 @@ class ConversationAgent:
         degraded: tuple[str, ...] = ()
         try:
             async with budget.enforce("customer context"):
-                context = await self._context.enrich(
-                    session.customer_id,
-                    agent_type=session.agent_type or self._config.default_agent_type,
-                    deadline=budget,
-                )
+                agent_type = session.agent_type or self._config.default_agent_type
+                request = ContextRequest(deadline=budget, agent_type=agent_type)
+                context = await self._context.enrich(session.customer_id, request)
             if not context.complete:
                 degraded = ("context_partial",)
         except RapportError as exc:

@@ -11,6 +11,9 @@ from models.workflows.answering import Answer, AnswerState
 from models.workflows.replies import Wordings
 from models.workflows.types import NextStep, WorkflowResult
 
+#: The engine of replies that are fixed words of ours, which no language model wrote.
+TEMPLATE = "template"
+
 _AFTER_ACTION = {
     NextStep.ANSWERED: (Outcome.ANSWERED, None),
     NextStep.CONFIRM_ACTION: (Outcome.AWAITING_CONFIRMATION, None),
@@ -28,7 +31,7 @@ class Conclusion:
     reply: str
     reason: HandoffReason | None = None
     citations: tuple[Citation, ...] = ()
-    engine: str = ""
+    engine: str = TEMPLATE
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
     degraded: tuple[str, ...] = ()
@@ -69,7 +72,7 @@ def after_answer(answer: Answer, replies: Wordings, *, out_of_scope: bool) -> Co
         reply=answer.text if answer.text is not None else replies.text(wording),
         reason=reason,
         citations=answer.citations,
-        engine=answer.engine,
+        engine=TEMPLATE if answer.text is None else answer.engine,
         usage=answer.usage,
         cost_usd=answer.cost_usd,
         degraded=answer.degraded,

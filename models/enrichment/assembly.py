@@ -1,89 +1,91 @@
-"""Turns a collection of answers into one encoded context."""
+"""Turns what has come in for one customer into one encoded context."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from models.clock import utc_now
-from models.enrichment.collector import Answer, Collection
-from models.enrichment.encoding import StoredContext, encode, epoch_ms, version_of
-from models.enrichment.selection import AgentView
-from models.enrichment.types import (
-    EnrichedContext,
-    ProviderOutcome,
-    ProviderSpec,
-    ProviderState,
-    Section,
-    ServedFrom,
-)
+from models.enrichment.collector import Answer
+from models.enrichment.encoding import StoredContext, encode, version_of
+from models.enrichment.policy import Freshener
+from models.enrichment.records import epoch_ms
+from models.enrichment.selection import SECTION_OF, AgentView
+from models.enrichment.types import EnrichedContext, ProviderOutcome, ProviderState, ServedFrom
+
+_SLOWEST = {ServedFrom.L1: 0, ServedFrom.L2: 1, ServedFrom.ORIGIN: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """An encoded context, where it came from, and its sections when it was put together here."""
+    """An encoded context and where it came from: the furthest of the places where its sections did."""
 
     stored: StoredContext
     served_from: ServedFrom
     provider_tiers: tuple[ServedFrom, ...] | None = None
-    sections: Mapping[str, Section] | None = None
 
 
 class Assembler:
-    """Masks, versions and encodes. A complete context lasts `ttl_s` but no longer than any provider's own `ttl_s`.
+    """Masks, versions and encodes.
 
-    One with gaps lasts `partial_ttl_s`, so that a source that returns is noticed soon.
+    A complete context lasts `l1_ttl_s` but no longer than any of its sections is fresh; one with gaps `partial_ttl_s`.
     """
 
     def __init__(
         self,
-        specs: Mapping[str, ProviderSpec],
+        freshener: Freshener,
         *,
-        ttl_s: float = 300.0,
-        partial_ttl_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._specs = specs
-        self._ttl_s = ttl_s
-        self._partial_ttl_s = partial_ttl_s
+        self._freshener = freshener
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def assemble(
-        self, collection: Collection, view: AgentView, *, stand_in: Callable[[str], Answer], started: float
-    ) -> Assembled:
-        """Encode what has come in; `stand_in` supplies the answer of every provider that has not."""
-        answers = [collection.answers.get(name) or stand_in(name) for name in view.providers]
+    def assemble(self, customer_id: str, answers: Sequence[Answer], view: AgentView, *, started: float) -> Assembled:
+        """The context that these answers make, one per provider of the view."""
         sections = {
             a.outcome.section: view.mask(a.outcome.section, a.section) for a in answers if a.section is not None
         }
-        fields: dict[str, Any] = dict(sections)  # the collector checked every section against its field
-        now = self._wall_clock()
+        fields: dict[str, Any] = dict(sections)  # every section was checked against its field when it was fetched
+        now, now_s = self._wall_clock(), self._clock()
         context = EnrichedContext(
-            customer_id=collection.customer_id,
+            customer_id=customer_id,
             agent_type=view.agent_type,
-            context_version=version_of(collection.customer_id, view.agent_type, sections),
+            context_version=version_of(customer_id, view.agent_type, sections),
             enriched_at=now,
             outcomes=tuple(answer.outcome for answer in answers),
-            enrichment_latency_ms=(self._clock() - started) * 1000,
+            enrichment_latency_ms=(now_s - started) * 1000,
             **fields,
         )
-        stored = encode(context, expires_at_ms=self._expiry_ms(context, epoch_ms(now)))
-        return Assembled(stored, ServedFrom.ORIGIN, tuple(answer.served_from for answer in answers), sections)
+        refresh_s, kept_s = self._lifetimes_s(context, answers)
+        now_ms = epoch_ms(now)
+        stored = encode(
+            context,
+            refresh_at_ms=now_ms + int(refresh_s * 1000),
+            expires_at_ms=now_ms + int(kept_s * 1000),
+            kept_until=now_s + kept_s,
+        )
+        tiers = tuple(answer.served_from for answer in answers)
+        with_data = [a.served_from for a in answers if a.record is not None]
+        furthest = max(with_data or [ServedFrom.ORIGIN], key=_SLOWEST.__getitem__)
+        return Assembled(stored, furthest, tiers)
 
-    def _expiry_ms(self, context: EnrichedContext, now_ms: int) -> int:
-        if not context.complete:
-            return now_ms + int(self._partial_ttl_s * 1000)
-        ends = [
-            epoch_ms(outcome.as_of) + int(self._specs[outcome.provider].ttl_s * 1000)
-            for outcome in context.outcomes
-            if outcome.as_of is not None
-        ]
-        return min([now_ms + int(self._ttl_s * 1000), *ends])
+    def _lifetimes_s(self, context: EnrichedContext, answers: Sequence[Answer]) -> tuple[float, float]:
+        """Seconds until this context should be refreshed early, and until it is no longer served."""
+        policy, now = self._freshener.policy, self._clock()
+        kept_s = policy.l1_ttl_s if context.complete else policy.partial_ttl_s
+        refresh_s = kept_s
+        for answer in answers:
+            if answer.record is not None and answer.outcome.state is not ProviderState.STALE:
+                fresh_s, age_s = answer.record.fresh_ms / 1000, now - answer.record.read_at
+                kept_s = min(kept_s, fresh_s - age_s)
+                refresh_s = min(refresh_s, fresh_s * policy.early_refresh - age_s)
+        # What is due already is being fetched; if that fails, it is not tried again at every read.
+        return max(refresh_s, min(policy.partial_ttl_s, kept_s)), max(kept_s, 0.0)
 
 
 def unknown_customer(customer_id: str, view: AgentView, now: datetime) -> EnrichedContext:
@@ -96,7 +98,7 @@ def unknown_customer(customer_id: str, view: AgentView, now: datetime) -> Enrich
         outcomes=tuple(
             ProviderOutcome(
                 provider=name,
-                section=name,
+                section=SECTION_OF.get(name, name),
                 state=ProviderState.MISSING,
                 source="database",
                 as_of=now,

@@ -1,189 +1,278 @@
-"""Asks the context providers, all at once, and says of each how it went."""
+"""Gathers the sections of customers, from the cache or from the providers, and says of each how it went."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from models.clock import utc_now
-from models.enrichment.cache import LRU
-from models.enrichment.encoding import epoch_ms
-from models.enrichment.protocol import ContextProvider
-from models.enrichment.types import SECTIONS, ProviderOutcome, ProviderSpec, ProviderState, Section, ServedFrom
-from models.errors import ConfigurationError, DeadlineExceeded, Forbidden, UnknownCustomer
-from models.resilience.deadline import Deadline
-from models.telemetry import Metrics, NoMetrics, Transition
+from models.enrichment.fetches import Fetches, Need
+from models.enrichment.guards import Failure, Landing
+from models.enrichment.policy import Freshener, Freshness
+from models.enrichment.records import SectionRecord
+from models.enrichment.sections import EVERYONE, Found, Sections
+from models.enrichment.types import ProviderOutcome, ProviderSpec, ProviderState, Scope, Section, ServedFrom
+from models.telemetry import Metrics
 
-logger = logging.getLogger(__name__)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATE = Failure(state=ProviderState.TIMEOUT, detail="no answer within the deadline of this read")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One provider's outcome, with the section it stands for."""
+    """One provider's outcome, with the section it stands for and the record behind both."""
 
     outcome: ProviderOutcome
     section: Section | None
     served_from: ServedFrom
+    record: SectionRecord | None
 
 
-@dataclass(slots=True)
-class Collection:
-    """The answers so far for one customer; readable at any moment, complete when `Collector.collect` returns.
-
-    Set `outdated` when the customer's data changes meanwhile: what arrives then is not remembered.
-    """
+@dataclass(slots=True, eq=False)
+class Collecting:
+    """What has come in for one customer; readable at any moment."""
 
     customer_id: str
     answers: dict[str, Answer] = field(default_factory=dict)
+    found: Found = field(default_factory=Found)
+    unknown: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """The same sections of several customers, for one kind of reader.
+
+    The need may grow until the batch has `begun`. With `refreshing`, what is due for an early refresh is fetched too.
+    Once it is `outdated`, what was found in the shared tier is not kept. `critical` is done when every provider of the
+    most important tier has answered, `done` when all have.
+    """
+
+    collections: list[Collecting]
+    names: tuple[str, ...]
+    need: Need
+    refreshing: bool
+    critical: asyncio.Future[None]
+    done: asyncio.Future[None]
+    begun: bool = False
     outdated: bool = False
+    everyone: Found = field(default_factory=Found)
+    unknown: int = 0
+    waiting: int = 0
+    waiting_critical: int = 0
+
+    def progress(self) -> None:
+        """Note what is done by now."""
+        over = self.unknown == len(self.collections)
+        if (over or not self.waiting_critical) and not self.critical.done():
+            self.critical.set_result(None)
+        if (over or not self.waiting) and not self.done.done():
+            self.done.set_result(None)
 
 
 class Collector:
-    """Owns the providers, and remembers the last section of each per customer.
-
-    A remembered section is fresh for its provider's `ttl_s`; for `stale_if_error_s` more it stands in, marked stale,
-    when the provider fails. At most `max_in_flight` fetches of one provider run at once; what is over is skipped, so
-    that a hanging source cannot pile up work.
-    """
+    """Decides for each section whether what is at hand will do, and has the rest fetched."""
 
     def __init__(
         self,
-        providers: Iterable[ContextProvider],
+        specs: Mapping[str, ProviderSpec],
+        sections: Sections,
+        fetches: Fetches,
+        freshener: Freshener,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], datetime] = utc_now,
-        metrics: Metrics | None = None,
-        remembered_customers: int = 1000,
-        stale_if_error_s: float = 600.0,
-        max_in_flight: int = 64,
+        metrics: Metrics,
     ) -> None:
-        self._providers: dict[str, ContextProvider] = {}
-        for provider in providers:
-            spec = provider.spec
-            if spec.section not in SECTIONS:
-                raise ConfigurationError(f"provider {spec.name!r} fills {spec.section!r}, which is no section")
-            if spec.name in self._providers:
-                raise ConfigurationError(f"provider {spec.name!r} is there twice")
-            self._providers[spec.name] = provider
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._metrics = metrics or NoMetrics()
-        self._memory: LRU[dict[str, Answer]] = LRU(entries=remembered_customers, clock=clock)
-        self._stale_if_error_s = stale_if_error_s
-        self._memory_ttl_s = stale_if_error_s + max((p.spec.ttl_s for p in self._providers.values()), default=0.0)
-        self._max_in_flight = max_in_flight
-        self._in_flight = dict.fromkeys(self._providers, 0)
-        self._states = {name: Transition(f"provider {name}", logger) for name in self._providers}
+        self._specs = specs
+        self._sections = sections
+        self._fetches = fetches
+        self._freshener = freshener
+        self._metrics = metrics
+        self._with_needed = {name: self._closure(name) for name in specs}
 
-    @property
-    def specs(self) -> dict[str, ProviderSpec]:
-        """The specs by provider name."""
-        return {name: provider.spec for name, provider in self._providers.items()}
-
-    def forget(self, customer_id: str | None = None) -> None:
-        """Drop what is remembered of one customer, or of all."""
-        if customer_id is None:
-            self._memory.clear()
-        else:
-            self._memory.drop(customer_id)
-
-    async def collect(self, into: Collection, names: Sequence[str], *, not_before_ms: float) -> None:
-        """Fill `into` with an answer per provider; data read before `not_before_ms` does not count as fresh.
-
-        Returns when every provider answered or used up its own timeout; the most important tier is asked first.
-        Raises `UnknownCustomer` as soon as one provider says so, and nothing else.
+    async def collect(self, batch: Batch) -> None:
+        """Fill the batch's collections with an answer per provider; returns when each has answered, failed or used up
+        its own timeout, or when all customers turned out to be unknown.
         """
-        ordered = sorted(names, key=lambda name: self._providers[name].spec.tier)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for name in ordered:
-                    group.create_task(self._answer(into, name, not_before_ms))
-        except BaseExceptionGroup as failures:
-            if failures.subgroup(UnknownCustomer) is None:
-                raise
-            raise UnknownCustomer("there is no such customer") from failures
+        await self._find(batch)
+        batch.begun = True
+        stale = self._start(batch)
+        batch.progress()
+        await batch.done
+        soft_timeout_s = self._freshener.policy.soft_timeout_s
+        if stale and soft_timeout_s > 0:
+            await asyncio.wait(stale, timeout=soft_timeout_s)
+        for collection in batch.collections:
+            if not collection.unknown:
+                for name in batch.names:
+                    if name not in collection.answers:
+                        collection.answers[name] = self.stand_in(batch, collection, name)
 
-    def without_waiting(self, customer_id: str, name: str) -> Answer:
-        """The answer for a provider that has not come in time: stale if something is remembered, else a timeout."""
-        return self._failed(customer_id, name, ProviderState.TIMEOUT, "no answer within the deadline of this read")
+    def stand_in(self, batch: Batch, collection: Collecting, name: str, failure: Failure = _LATE) -> Answer:
+        """The answer for a provider that gave none: what is at hand of it, marked by its age, else the failure."""
+        found = self._found(batch, collection, name)
+        record = found.records.get(name) or found.fallbacks.get(name)
+        freshness = Freshness.GONE if record is None else self._freshener.judge(record, self._specs[name])
+        if record is None or freshness is Freshness.GONE:
+            return Answer(self._outcome(name, failure.state, detail=failure.detail), None, ServedFrom.ORIGIN, None)
+        tier = found.tiers.get(name, ServedFrom.L1)
+        if freshness <= Freshness.DUE and name in found.records and batch.need.met_by(record):
+            return self._answer(name, record, tier)
+        return self._answer(name, record, tier, stale=f"{failure.state}: {failure.detail}")
 
-    async def _answer(self, into: Collection, name: str, not_before_ms: float) -> None:
-        spec = self._providers[name].spec
-        kept = self._remembered(into.customer_id, name, within_s=spec.ttl_s)
-        if kept is not None and _as_of_ms(kept) >= not_before_ms:
-            into.answers[name] = kept
+    async def _find(self, batch: Batch) -> None:
+        """What the cache has, asking its shared tier about those of whom the memory has not all."""
+        shared: list[str] = []
+        names = {name for shown in batch.names for name in self._with_needed[shown]}
+        if any(self._specs[name].scope is Scope.EVERYONE for name in names):
+            batch.everyone = self._sections.at_hand(EVERYONE)
+            if self._lacking(batch, batch.everyone, Scope.EVERYONE):
+                shared.append(EVERYONE)
+        for collection in batch.collections:
+            collection.found = self._sections.at_hand(collection.customer_id)
+            if self._lacking(batch, collection.found, Scope.CUSTOMER) and not collection.found.unknown:
+                shared.append(collection.customer_id)
+        if not shared or not self._sections.shared:
             return
-        if self._in_flight[name] >= self._max_in_flight:
-            into.answers[name] = self._failed(
-                into.customer_id, name, ProviderState.SKIPPED, "too many fetches of this provider are running"
-            )
+        found = await self._sections.look_up(shared)
+        if found is None:  # then what is in memory has to do without being confirmed
+            found = {key: self._sections.at_hand(key) for key in shared}
+        for collection in batch.collections:
+            if (mine := found.get(collection.customer_id)) is not None:
+                collection.found = mine
+                if mine.generations is not None:
+                    self._count_l2(batch, mine)
+        batch.everyone = found.get(EVERYONE, batch.everyone)
+        if not batch.outdated:
+            for key, one in found.items():
+                self._sections.promote(key, one)
+
+    def _start(self, batch: Batch) -> list[asyncio.Future[Landing]]:
+        """Answer from what is at hand, ask for the rest; what is asked for although a stale answer is at hand."""
+        for collection in batch.collections:
+            collection.unknown = collection.found.unknown and not batch.need.demanding
+            batch.unknown += collection.unknown
+        present = [collection for collection in batch.collections if not collection.unknown]
+        most_important = min((self._specs[name].tier for name in batch.names), default=0)
+        stale: list[asyncio.Future[Landing]] = []
+        for name in sorted(batch.names, key=lambda name: self._specs[name].tier):
+            wanted: dict[Freshness, list[Collecting]] = {}
+            for collection in present:
+                if (freshness := self._take(batch, collection, name)) is not None:
+                    wanted.setdefault(freshness, []).append(collection)
+            for freshness, readers in wanted.items():
+                awaited = freshness is Freshness.GONE or (freshness is Freshness.DUE and batch.refreshing)
+                critical = awaited and self._specs[name].tier == most_important
+                batch.waiting += len(readers) if awaited else 0
+                batch.waiting_critical += len(readers) if critical else 0
+                landings = self._ask(batch, name, readers, awaited=awaited, critical=critical)
+                if freshness is Freshness.STALE:
+                    stale += landings
+        return stale
+
+    def _take(self, batch: Batch, collection: Collecting, name: str) -> Freshness | None:
+        """Answer from the record at hand if it will do; how good it is if it has to be fetched anew."""
+        found = self._found(batch, collection, name)
+        record = found.records.get(name)
+        if record is None:
+            if name in found.fallbacks:
+                self._metrics.count("context_refreshes_total", reason="expired")
+            return Freshness.GONE
+        freshness = self._freshener.judge(record, self._specs[name])
+        if freshness <= Freshness.DUE and batch.need.met_by(record):
+            collection.answers[name] = self._answer(name, record, found.tiers.get(name, ServedFrom.L1))
+            if freshness is Freshness.FRESH:
+                return None
+            self._metrics.count("context_refreshes_total", reason="early")
+            return freshness
+        if freshness is Freshness.STALE and not batch.need.demanding:
+            tier = found.tiers.get(name, ServedFrom.L1)
+            collection.answers[name] = self._answer(name, record, tier, stale="being fetched anew")
+            self._metrics.count("context_refreshes_total", reason="stale")
+            return freshness
+        self._metrics.count("context_refreshes_total", reason="expired")
+        return Freshness.GONE
+
+    def _ask(
+        self, batch: Batch, name: str, readers: Sequence[Collecting], *, awaited: bool, critical: bool
+    ) -> list[asyncio.Future[Landing]]:
+        found = {one.customer_id: one.found for one in readers}
+        found[EVERYONE] = batch.everyone
+        keys = dict.fromkeys(self._sections.key(name, one.customer_id) for one in readers)
+        landings = self._fetches.ask(name, keys, batch.need, found)
+        for one in readers:
+            landing = landings[self._sections.key(name, one.customer_id)]
+            landing.add_done_callback(partial(self._landed, batch, one, name, awaited, critical))
+        return list(landings.values())
+
+    def _landed(
+        self,
+        batch: Batch,
+        collection: Collecting,
+        name: str,
+        awaited: bool,
+        critical: bool,
+        landing: asyncio.Future[Landing],
+    ) -> None:
+        if landing.cancelled():
+            batch.done.cancel()
             return
-        self._in_flight[name] += 1
-        try:
-            into.answers[name] = await self._fetch(into, name)
-        finally:
-            self._in_flight[name] -= 1
+        landed = landing.result()
+        if isinstance(landed, SectionRecord):
+            stale = ""
+            if self._freshener.judge(landed, self._specs[name]) > Freshness.DUE:
+                stale = "made from data that is out of date"
+            collection.answers[name] = self._answer(name, landed, ServedFrom.ORIGIN, stale=stale)
+        elif landed.unknown:
+            batch.unknown += not collection.unknown
+            collection.unknown = True
+        else:
+            collection.answers[name] = self.stand_in(batch, collection, name, landed)
+        batch.waiting -= awaited
+        batch.waiting_critical -= critical
+        batch.progress()
 
-    async def _fetch(self, into: Collection, name: str) -> Answer:
-        """Ask one provider; every failure but an unknown customer becomes an outcome."""
-        provider, customer_id = self._providers[name], into.customer_id
-        spec, as_of, started = provider.spec, self._wall_clock(), self._clock()
-        try:
-            async with asyncio.timeout(spec.timeout_s):
-                section = await provider.fetch(customer_id, deadline=Deadline.after(spec.timeout_s, self._clock))
-            if section is not None and not isinstance(section, SECTIONS[spec.section]):
-                raise TypeError(f"provider {name} returned {type(section).__name__}")
-        except UnknownCustomer:
-            self._states[name].up()
-            raise
-        except (TimeoutError, DeadlineExceeded) as exc:
-            return self._went_away(exc, customer_id, name, ProviderState.TIMEOUT, "no answer within its own timeout")
-        except Forbidden as exc:
-            return self._went_away(exc, customer_id, name, ProviderState.DENIED, "the source refused us")
-        except Exception as exc:
-            return self._went_away(exc, customer_id, name, ProviderState.ERROR, "the source failed")
-        self._states[name].up()
-        state = ProviderState.MISSING if section is None else ProviderState.FRESH
-        latency_ms = (self._clock() - started) * 1000
-        self._metrics.count("context_provider_outcomes_total", provider=name, state=state)
-        self._metrics.observe("context_provider_latency_seconds", latency_ms / 1000, provider=name)
-        outcome = ProviderOutcome(
-            provider=name, section=spec.section, state=state, source=spec.source, as_of=as_of, latency_ms=latency_ms
+    def _lacking(self, batch: Batch, found: Found, scope: Scope) -> bool:
+        """Whether something shown is not at hand, fresh enough for this batch."""
+        worst = Freshness.FRESH if batch.refreshing else Freshness.DUE
+        for name in batch.names:
+            if self._specs[name].scope is not scope:
+                continue
+            record = found.records.get(name)
+            if (
+                record is None
+                or not batch.need.met_by(record)
+                or self._freshener.judge(record, self._specs[name]) > worst
+            ):
+                return True
+        return False
+
+    def _count_l2(self, batch: Batch, found: Found) -> None:
+        some = ServedFrom.L2 in found.tiers.values()
+        result = "miss" if not some else "stale" if self._lacking(batch, found, Scope.CUSTOMER) else "hit"
+        self._metrics.count("context_cache_requests_total", tier="l2", result=result)
+
+    def _found(self, batch: Batch, collection: Collecting, name: str) -> Found:
+        return batch.everyone if self._specs[name].scope is Scope.EVERYONE else collection.found
+
+    def _answer(self, name: str, record: SectionRecord, tier: ServedFrom, *, stale: str = "") -> Answer:
+        state = ProviderState.MISSING if record.section is None else ProviderState.FRESH
+        outcome = self._outcome(name, ProviderState.STALE if stale else state, record=record, detail=stale)
+        return Answer(outcome, record.section, tier, record)
+
+    def _outcome(
+        self, name: str, state: ProviderState, *, record: SectionRecord | None = None, detail: str = ""
+    ) -> ProviderOutcome:
+        spec = self._specs[name]
+        return ProviderOutcome(
+            provider=name,
+            section=spec.section,
+            state=state,
+            source=spec.source,
+            as_of=None if record is None else _EPOCH + timedelta(milliseconds=record.as_of_ms),
+            latency_ms=0.0 if record is None else record.latency_ms,
+            detail=detail,
         )
-        if not into.outdated:
-            self._remember(customer_id, name, Answer(outcome, section, ServedFrom.L1))
-        return Answer(outcome, section, ServedFrom.ORIGIN)
 
-    def _went_away(self, exc: Exception, customer_id: str, name: str, state: ProviderState, detail: str) -> Answer:
-        self._states[name].down(exc)
-        self._metrics.count("context_provider_outcomes_total", provider=name, state=state)
-        return self._failed(customer_id, name, state, detail)
-
-    def _failed(self, customer_id: str, name: str, state: ProviderState, detail: str) -> Answer:
-        spec = self._providers[name].spec
-        kept = self._remembered(customer_id, name, within_s=spec.ttl_s + self._stale_if_error_s)
-        as_of = None
-        if kept is not None:
-            detail, state, as_of = f"{state}: {detail}", ProviderState.STALE, kept.outcome.as_of
-        outcome = ProviderOutcome(
-            provider=name, section=spec.section, state=state, source=spec.source, as_of=as_of, detail=detail
-        )
-        return Answer(outcome, kept.section if kept else None, ServedFrom.L1 if kept else ServedFrom.ORIGIN)
-
-    def _remember(self, customer_id: str, name: str, answer: Answer) -> None:
-        answers = self._memory.peek(customer_id) or {}
-        self._memory.keep(customer_id, {**answers, name: answer}, ttl_s=self._memory_ttl_s)
-
-    def _remembered(self, customer_id: str, name: str, *, within_s: float) -> Answer | None:
-        answer = (self._memory.peek(customer_id) or {}).get(name)
-        if answer is None or epoch_ms(self._wall_clock()) - _as_of_ms(answer) > within_s * 1000:
-            return None
-        return answer
-
-
-def _as_of_ms(answer: Answer) -> int:
-    return 0 if answer.outcome.as_of is None else epoch_ms(answer.outcome.as_of)
+    def _closure(self, name: str) -> frozenset[str]:
+        return frozenset((name,)).union(*(self._closure(needed) for needed in self._specs[name].depends_on))

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from models.clock import utc_now
 from models.enrichment.assembly import Assembled, Assembler
 from models.enrichment.cache import TieredCache
 from models.enrichment.collector import Collector
-from models.enrichment.encoding import SCHEMA_VERSION, decode, epoch_ms, splice, splice_summary
+from models.enrichment.dependencies import check_specs
+from models.enrichment.encoding import splice, splice_many, splice_summary
+from models.enrichment.fetches import Fetches, Need
 from models.enrichment.flights import Flights
+from models.enrichment.generations import Change
+from models.enrichment.policy import MAX_SKEW_MS, CachePolicy, Freshener
 from models.enrichment.prompt import fit
-from models.enrichment.protocol import ContextHistory, ContextProvider, Invalidations
+from models.enrichment.protocol import ClosableProvider, ContextHistory, ContextProvider, Invalidations, Relevance
+from models.enrichment.records import epoch_ms
+from models.enrichment.sections import EVERYONE, Sections
 from models.enrichment.selection import AgentView, AgentViews
-from models.enrichment.types import ContextReading, EnrichedContext, ReadFormat, ServedFrom
-from models.errors import ContextEnrichmentError, DeadlineExceeded, Forbidden, InvalidRequest
-from models.resilience.deadline import Deadline
+from models.enrichment.types import ContextReading, ContextRequest, EnrichedContext, ReadFormat, Scope, ServedFrom
+from models.errors import ContextEnrichmentError, DeadlineExceeded, Forbidden, InvalidRequest, UnknownCustomer
 from models.telemetry import Metrics, NoMetrics
 
+MAX_CUSTOMERS = 1000
+#: With less time than this a read waits for the providers of the most important tier only.
+HURRY_S = 0.05
 _CUSTOMER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -30,7 +40,8 @@ class ContextOrchestrator:
     """A `ContextSource` and `ContextReader` over the given providers and cache.
 
     `start()` follows the invalidations of other replicas; `close()` ends all work in the background. Without a cache
-    every read asks the providers.
+    every read asks the providers. A read whose deadline is less than 50 ms away starts every provider but waits only
+    for the most important tier of its view.
     """
 
     def __init__(
@@ -41,69 +52,53 @@ class ContextOrchestrator:
         cache: TieredCache | None = None,
         invalidations: Invalidations | None = None,
         history: ContextHistory | None = None,
+        relevance: Relevance | None = None,
+        policy: CachePolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = utc_now,
+        chance: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
-        ttl_s: float = 300.0,
-        partial_ttl_s: float = 2.0,
-        stale_if_error_s: float = 600.0,
-        max_in_flight: int = 64,
-        remembered_customers: int = 1000,
     ) -> None:
-        self._metrics = metrics or NoMetrics()
-        self._collector = Collector(
-            providers,
-            clock=clock,
-            wall_clock=wall_clock,
-            metrics=self._metrics,
-            remembered_customers=0 if cache is None else remembered_customers,
-            stale_if_error_s=stale_if_error_s,
-            max_in_flight=max_in_flight,
-        )
-        self._specs = self._collector.specs
+        self._providers = list(providers)
+        by_name = {provider.spec.name: provider for provider in self._providers}
+        self._specs = check_specs(provider.spec for provider in self._providers)
         views.check(self._specs)
+        self._metrics = metrics or NoMetrics()
+        freshener = Freshener(policy or CachePolicy(), clock=clock, wall_clock=wall_clock, chance=chance)
+        self._sections = Sections(self._specs, freshener, cache, on_outdated=self._outdated)
+        self._fetches = Fetches(by_name, self._sections, freshener, metrics=self._metrics, clock=clock)
+        collector = Collector(self._specs, self._sections, self._fetches, freshener, metrics=self._metrics)
         self._flights = Flights(
-            self._collector,
-            Assembler(self._specs, ttl_s=ttl_s, partial_ttl_s=partial_ttl_s, clock=clock, wall_clock=wall_clock),
-            cache=cache,
+            collector,
+            Assembler(freshener, clock=clock, wall_clock=wall_clock),
+            self._sections,
             history=history,
             clock=clock,
             wall_clock=wall_clock,
             metrics=self._metrics,
         )
         self._views = views
-        self._prefix = f"ctx:{cache_version(views)}:"
         self._cache = cache
         self._invalidations = invalidations
+        self._relevance = relevance
         self._clock = clock
         self._wall_clock = wall_clock
         self._listener: asyncio.Task[None] | None = None
 
-    async def read(
-        self,
-        customer_id: str,
-        *,
-        agent_type: str,
-        deadline: Deadline,
-        max_age_ms: int | None = None,
-        force_refresh: bool = False,
-        required: Sequence[str] = (),
-        format: ReadFormat = ReadFormat.JSON,
-        max_tokens: int | None = None,
-    ) -> ContextReading:
-        """One read as bytes. On an L1 hit this neither waits nor serialises.
-
-        Raises `UnknownCustomer`, `UnknownAgentType`, `InvalidRequest`, `Forbidden` when the agent type does not see a
-        required provider, and `DeadlineExceeded` when that provider is absent.
-        """
+    async def read(self, customer_id: str, request: ContextRequest) -> ContextReading:
+        """One read as bytes. On an L1 hit without a message this neither waits nor serialises. Raises as `enrich`."""
         started = self._clock()
-        deadline_ms = math.ceil(deadline.remaining_s() * 1000)
-        found = await self._find(customer_id, agent_type, deadline, max_age_ms, force_refresh, required)
+        deadline_ms = math.ceil(request.deadline.remaining_s() * 1000)
+        scores = None
+        if self._relevance is None or request.message is None:
+            found = await self._find(customer_id, request)
+        else:
+            found, scores = await self._ranked(customer_id, request, self._relevance, request.message)
         stored, tier = found.stored, found.served_from
         now_ms = epoch_ms(self._wall_clock())
         elapsed_ms = (self._clock() - started) * 1000
         media_type = "application/json"
-        if format is ReadFormat.JSON:
+        if request.format is ReadFormat.JSON:
             body = splice(
                 stored,
                 now_ms=now_ms,
@@ -111,11 +106,13 @@ class ContextOrchestrator:
                 deadline_ms=deadline_ms,
                 elapsed_ms=elapsed_ms,
                 provider_tiers=found.provider_tiers,
+                relevance=scores,
             )
-        elif format is ReadFormat.SUMMARY:
+        elif request.format is ReadFormat.SUMMARY:
             body = splice_summary(stored, served_from=tier)
         else:
-            media_type, body = "text/plain; charset=utf-8", fit(stored.prompt, max_tokens=max_tokens).encode()
+            media_type = "text/plain; charset=utf-8"
+            body = fit(stored.prompt, max_tokens=request.max_tokens, relevance=scores).encode()
         return ContextReading(
             body=body,
             media_type=media_type,
@@ -128,29 +125,60 @@ class ContextOrchestrator:
             elapsed_ms=elapsed_ms,
         )
 
-    async def enrich(
-        self,
-        customer_id: str,
-        *,
-        agent_type: str,
-        deadline: Deadline,
-        force_refresh: bool = False,
-        required: Sequence[str] = (),
-    ) -> EnrichedContext:
-        """The same read as a value."""
-        found = await self._find(customer_id, agent_type, deadline, None, force_refresh, required)
-        return decode(found.stored, cache_hit=found.served_from is not ServedFrom.ORIGIN)
+    async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
+        """One read of up to 1,000 customers as JSON; each is in the answer once. Raises as `enrich`."""
+        started = self._clock()
+        deadline_ms = math.ceil(request.deadline.remaining_s() * 1000)
+        found = await self._find_many(customer_ids, request)
+        now_ms = epoch_ms(self._wall_clock())
+        elapsed_ms = (self._clock() - started) * 1000
+        bodies, unknown, complete = [], [], True
+        for customer_id, one in found.items():
+            if one is None:
+                unknown.append(customer_id)
+                continue
+            complete = complete and one.stored.complete
+            bodies.append(
+                splice(
+                    one.stored,
+                    now_ms=now_ms,
+                    served_from=one.served_from,
+                    deadline_ms=deadline_ms,
+                    elapsed_ms=elapsed_ms,
+                    provider_tiers=one.provider_tiers,
+                )
+            )
+        return splice_many(bodies, unknown=unknown, complete=complete, deadline_ms=deadline_ms, elapsed_ms=elapsed_ms)
 
-    async def invalidate(self, customer_id: str) -> None:
-        """Forget the customer here at once and on every other replica soon.
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        """The same read as a value.
 
-        Raises `CacheUnavailable` when the others could not be told; what is here is forgotten even then.
+        Raises `UnknownCustomer`, `UnknownAgentType`, `InvalidRequest`, `Forbidden` when the agent type does not see a
+        required provider, `DeadlineExceeded` when that provider is absent, and `ContextEnrichmentError`.
         """
-        self._forget(customer_id)
+        return _value(await self._find(customer_id, request))
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        """The contexts of up to 1,000 customers by id, without the unknown. Raises as `enrich`, but for those."""
+        found = await self._find_many(customer_ids, request)
+        return {customer_id: _value(one) for customer_id, one in found.items() if one is not None}
+
+    async def invalidate(self, customer_ids: Sequence[str] = (), tags: Sequence[str] = ()) -> None:
+        """Forget what changed, here at once and on every other replica soon.
+
+        Everything of the customers, or with tags only their sections that bear one of them; tags alone are about all
+        customers. Raises `CacheUnavailable` when the others could not be told; what is here is forgotten even then.
+        """
+        change = Change(customer_ids=tuple(customer_ids), tags=tuple(tags))
+        if not change.customer_ids and not change.tags:
+            return
+        self._metrics.count("context_invalidations_total", kind="customer" if customer_ids else "tag")
+        self._forget(change)
         if self._cache is not None:
-            await self._cache.remove(*self._keys(customer_id))
+            await self._cache.outdate(change.customer_ids, change.tags)
+            self._forget(change)  # a read may have found the old values in the shared tier until now
         if self._invalidations is not None:
-            await self._invalidations.publish(customer_id)
+            await self._invalidations.publish(change)
 
     def start(self) -> None:
         """Begin to follow the invalidations of other replicas; once per process, inside its event loop."""
@@ -162,6 +190,9 @@ class ContextOrchestrator:
     async def settle(self) -> None:
         """Return once everything under way in the background has been done."""
         await self._flights.settle()
+        await self._fetches.settle()
+        if self._cache is not None:
+            await self._cache.settle()
 
     async def close(self) -> None:
         """Cancel all work in the background, wait until it has ended, and let go of the cache."""
@@ -169,98 +200,168 @@ class ContextOrchestrator:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
         await self._flights.close()
+        await self._fetches.close()
+        for provider in self._providers:
+            if isinstance(provider, ClosableProvider):
+                await provider.close()
         if self._cache is not None:
             await self._cache.close()
 
-    async def _find(
-        self,
-        customer_id: str,
-        agent_type: str,
-        deadline: Deadline,
-        max_age_ms: int | None,
-        force_refresh: bool,
-        required: Sequence[str],
-    ) -> Assembled:
-        view = self._views.view(agent_type)
-        key = f"{self._prefix}{customer_id}:{view.agent_type}"
-        found = None
-        if self._cache is not None and not force_refresh:
-            stored = self._cache.l1.peek(key)
-            if (
-                stored is not None
-                and not (required and self._lacks(stored.absent, required, view))
-                and (max_age_ms is None or epoch_ms(self._wall_clock()) - stored.oldest_ms <= max_age_ms)
-            ):
-                found = Assembled(stored, ServedFrom.L1)
+    async def _find(self, customer_id: str, request: ContextRequest) -> Assembled:
+        view = self._views.resolve(request)
+        due: list[str] = []
+        found = self._in_memory(customer_id, view, request, due)
+        if due:
+            self._flights.board(customer_id, view, Need(), refreshing=True)
+        result = "miss" if found is None else "stale" if found.stored.stale else "hit"
+        self._metrics.count("context_cache_requests_total", tier="l1", result=result)
         if found is None:
-            found = await self._obtain(key, customer_id, view, deadline, max_age_ms, force_refresh, required)
+            found = await self._obtain(customer_id, view, request)
         self._metrics.count("context_reads_total", served_from=found.served_from)
         return found
 
-    async def _obtain(
-        self,
-        key: str,
-        customer_id: str,
-        view: AgentView,
-        deadline: Deadline,
-        max_age_ms: int | None,
-        force_refresh: bool,
-        required: Sequence[str],
-    ) -> Assembled:
-        """Join or start the flight for this key, wait for it until the deadline, and take what has come in by then."""
-        if not _CUSTOMER_ID.fullmatch(customer_id):
-            raise InvalidRequest("a customer id has 1 to 64 letters, digits, underscores or hyphens")
-        self._lacks(frozenset(), required, view)
-        not_before_ms = -math.inf
-        if force_refresh:
-            not_before_ms = epoch_ms(self._wall_clock()) + 1
-        elif max_age_ms is not None:
-            not_before_ms = epoch_ms(self._wall_clock()) - max_age_ms
-        started = self._clock()
-        flight = self._flights.board(key, customer_id, view, not_before_ms)
+    async def _find_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, Assembled | None]:
+        """By id in the order asked; `None` for the unknown."""
+        if len(customer_ids) > MAX_CUSTOMERS:
+            raise InvalidRequest(f"at most {MAX_CUSTOMERS:,} customers can be read at once")
+        view = self._views.resolve(request)
+        self._lacks(frozenset(), request, view)
+        found: dict[str, Assembled | None] = {}
+        missing: list[str] = []
+        due: list[str] = []
+        for customer_id in customer_ids:
+            if customer_id not in found:
+                found[customer_id] = one = self._in_memory(customer_id, view, request, due)
+                if one is None:
+                    _check_id(customer_id)
+                    missing.append(customer_id)
+        if due:
+            self._flights.board_many(due, view, Need(), refreshing=True)
+        if missing:
+            flight = self._flights.board_many(missing, view, self._need(request))
+            await asyncio.wait((flight.ready,), timeout=request.deadline.remaining_s())
+            found.update(_landed(flight.ready) if flight.ready.done() else await self._flights.so_far(flight))
+        self._metrics.count("context_cache_requests_total", len(found) - len(missing), tier="l1", result="hit")
+        self._metrics.count("context_cache_requests_total", len(missing), tier="l1", result="miss")
+        for one in found.values():
+            if one is not None and (absent := self._lacks(one.stored.absent, request, view)):
+                raise DeadlineExceeded(f"required context providers did not answer: {', '.join(absent)}")
+        return found
+
+    def _in_memory(
+        self, customer_id: str, view: AgentView, request: ContextRequest, due: list[str]
+    ) -> Assembled | None:
+        """The encoded context in L1, if it will do for this request; `due` takes who should be refreshed early."""
+        stored = None if request.force_refresh else self._sections.context(customer_id, view.key)
+        if stored is None:
+            return None
+        now_ms = epoch_ms(self._wall_clock())
+        if now_ms >= stored.refresh_at_ms:
+            if now_ms >= stored.expires_at_ms:
+                return None
+            due.append(customer_id)
+        if (
+            self._clock() >= stored.kept_until
+            or stored.newest_ms > now_ms + MAX_SKEW_MS
+            or (request.max_age_ms is not None and now_ms - stored.oldest_ms > request.max_age_ms)
+            or (request.required and self._lacks(stored.absent, request, view))
+        ):
+            return None
+        return Assembled(stored, ServedFrom.L1)
+
+    async def _obtain(self, customer_id: str, view: AgentView, request: ContextRequest) -> Assembled:
+        """Join or start the flight for this read, wait for it until the deadline, and take what has come in by then."""
+        _check_id(customer_id)
+        self._lacks(frozenset(), request, view)
+        flight = self._flights.board(customer_id, view, self._need(request))
+        left_s = request.deadline.remaining_s()
         # Waited for, not awaited: a read that is cancelled must not cancel everybody's flight.
-        await asyncio.wait((flight.ready,), timeout=deadline.remaining_s())
-        if not flight.ready.done():
-            found = self._flights.so_far(flight, started=started)
-        elif flight.ready.cancelled():
-            raise ContextEnrichmentError("the assembly of this context was stopped")
+        if left_s < HURRY_S:
+            await asyncio.wait(
+                (flight.ready, flight.batch.critical), timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+            )
         else:
-            found = flight.ready.result()
-        if absent := self._lacks(found.stored.absent, required, view):
+            await asyncio.wait((flight.ready,), timeout=left_s)
+        made = _landed(flight.ready) if flight.ready.done() else await self._flights.so_far(flight)
+        found = made.get(customer_id)
+        if found is None:
+            raise UnknownCustomer("there is no such customer")
+        if absent := self._lacks(found.stored.absent, request, view):
             raise DeadlineExceeded(f"required context providers did not answer: {', '.join(absent)}")
         return found
 
-    def _lacks(self, absent: frozenset[str], required: Sequence[str], view: AgentView) -> list[str]:
+    def _need(self, request: ContextRequest) -> Need:
+        if request.force_refresh:
+            return Need(after=self._fetches.count)
+        if request.max_age_ms is not None:
+            return Need(since=self._clock() - request.max_age_ms / 1000)
+        return Need()
+
+    def _lacks(self, absent: frozenset[str], request: ContextRequest, view: AgentView) -> list[str]:
         """Which required providers are absent; a name that nobody or not this agent type may require raises."""
-        for name in required:
+        for name in request.required:
             if name not in self._specs:
                 raise InvalidRequest(f"required names no context provider; choose from: {', '.join(self._specs)}")
             if name not in view.providers:
                 raise Forbidden(f"agent type {view.agent_type} does not see {name}")
-        return [name for name in required if name in absent]
+        return [name for name in request.required if name in absent]
 
-    def _keys(self, customer_id: str) -> list[str]:
-        return [f"{self._prefix}{customer_id}:{agent_type}" for agent_type in self._views.names()]
+    async def _ranked(
+        self, customer_id: str, request: ContextRequest, relevance: Relevance, message: str
+    ) -> tuple[Assembled, Mapping[str, float]]:
+        """The context, and how much each of its sections matters for the message, which is embedded meanwhile."""
+        embedding = asyncio.ensure_future(relevance.vector(message, request.deadline))
+        try:
+            found = await self._find(customer_id, request)
+            vector = await embedding
+        finally:
+            embedding.cancel()
+        stored = found.stored
+        now_ms = epoch_ms(self._wall_clock())
+        freshness, tiers = {}, {}
+        for outcome, as_of_ms in zip(stored.context.outcomes, stored.as_of_ms, strict=True):
+            spec = self._specs[outcome.provider]
+            tiers[spec.section] = spec.tier
+            if as_of_ms is not None:
+                freshness[spec.section] = max(0.0, 1 - max(0, now_ms - as_of_ms) / (spec.ttl_s * 1000))
+        importance = self._views.resolve(request).importance
+        present = tuple(stored.context.sections())
+        return found, relevance.scores(present, vector, tiers=tiers, freshness=freshness, importance=importance)
 
-    def _forget(self, customer_id: str) -> None:
-        keys = self._keys(customer_id)
+    def _forget(self, change: Change) -> None:
+        names = self._sections.outdated_by(change)
+        keys = frozenset(change.customer_ids) or None
         self._flights.outdate(keys)
-        self._collector.forget(customer_id)
-        if self._cache is not None:
-            self._cache.l1.drop(*keys)
+        self._fetches.outdate(names, keys)
+        self._sections.forget(change)
 
-    async def _changed_elsewhere(self, customer_id: str, foreign: bool) -> None:
-        self._forget(customer_id)
-        if foreign and self._cache is not None:
-            await self._cache.discard(*self._keys(customer_id))
+    def _outdated(self, key: str) -> None:
+        if key == EVERYONE:
+            self._forget(Change(tags=tuple(n for n, spec in self._specs.items() if spec.scope is Scope.EVERYONE)))
+        else:
+            self._forget(Change(customer_ids=(key,)))
+
+    async def _changed_elsewhere(self, change: Change) -> None:
+        self._forget(change)
 
     async def _missed_changes(self) -> None:
+        self._metrics.count("context_invalidations_total", kind="gap")
         self._flights.outdate()
-        self._collector.forget()
-        if self._cache is not None:
-            self._cache.l1.clear()
+        self._fetches.outdate(frozenset(self._specs), None)
+        self._sections.forget_all()
 
 
-def cache_version(views: AgentViews) -> str:
-    """Names the key space of replicas that encode and mask alike."""
-    return f"{SCHEMA_VERSION}-{views.fingerprint}"
+def _value(found: Assembled) -> EnrichedContext:
+    context = found.stored.context
+    return context if found.served_from is ServedFrom.ORIGIN else replace(context, cache_hit=True)
+
+
+def _landed(ready: asyncio.Future[dict[str, Assembled]]) -> dict[str, Assembled]:
+    if ready.cancelled():
+        raise ContextEnrichmentError("the assembly of this context was stopped")
+    return ready.result()
+
+
+def _check_id(customer_id: str) -> None:
+    if not _CUSTOMER_ID.fullmatch(customer_id):
+        raise InvalidRequest("a customer id has 1 to 64 letters, digits, underscores or hyphens")

@@ -14,6 +14,7 @@ from models.errors import (
     DeadlineExceeded,
     DependencyUnavailable,
     Internal,
+    ModelRefused,
     ModelReplyBroken,
     ModelUnavailable,
     Overloaded,
@@ -22,7 +23,7 @@ from models.errors import (
     UnsupportedByModel,
 )
 from models.llm.call import Bill
-from models.llm.engines import WITH_VARIANTS, engine_of, variant_of
+from models.llm.engines import served_by
 from models.llm.guarded import GuardedEngine
 from models.llm.spend import MemorySpendLedger, Spending
 from models.llm.tracing import CallTracer, NoTracing
@@ -133,6 +134,8 @@ class LanguageModelChain:
                         yield piece
         except RapportError as exc:
             exc.cost_usd = bill.usd
+            if not isinstance(exc, ModelRefused):  # that there is no grounded answer is one
+                self._metrics.count("llm_errors_total", code=exc.code)
             raise
 
     async def _asked(
@@ -169,11 +172,10 @@ class LanguageModelChain:
     def _chosen(self, model: str) -> tuple[GuardedEngine, ...]:
         if not model:
             return self._engines
-        exact = [engine for engine in self._engines if engine.name == model]
-        same = [engine for engine in self._engines if engine.engine == engine_of(model)]
-        if exact or (same and (not variant_of(model) or engine_of(model) in WITH_VARIANTS)):
-            return ((exact or same)[0],)
-        raise UnknownModel("no configured language model has this name")
+        name = served_by(model, [engine.name for engine in self._engines])
+        if name is None:
+            raise UnknownModel("no configured language model has this name")
+        return tuple(engine for engine in self._engines if engine.name == name)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:

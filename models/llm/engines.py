@@ -5,6 +5,7 @@ A name is an engine of the table, alone or with a variant after the first colon:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 from models.embedding.protocol import Embedder
@@ -48,6 +49,15 @@ def engine_of(name: str) -> str:
 def variant_of(name: str) -> str:
     """What stands after the first colon of a name; empty without one."""
     return name.partition(":")[2]
+
+
+def served_by(model: str, names: Sequence[str]) -> str | None:
+    """Which of the configured names a request's `model` means: the same one, or the engine it is a variant of."""
+    if model in names:
+        return model
+    if variant_of(model) and engine_of(model) not in WITH_VARIANTS:
+        return None
+    return next((name for name in names if engine_of(name) == engine_of(model)), None)
 
 
 def build_engine(name: str, settings: LanguageModelSettings, embedder: Embedder) -> Engine:

@@ -18,7 +18,7 @@ from models.llm.protocol import Engine
 from models.llm.spend import MemorySpendLedger, Spending, SpendLedger
 from models.llm.tracing import CallTracer, NoTracing
 from models.safety.protocol import PIIDetector
-from models.settings import LanguageModelSettings, Settings, TelemetrySettings
+from models.settings import LanguageModelSettings, Settings, TelemetrySettings, config_file
 from models.telemetry import Metrics, NoMetrics
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def build_chain(
         name: provided.get(name) or build_engine(name, chosen, embedder)
         for name in dict.fromkeys((chosen.engine, *chosen.fallbacks))
     }
-    prices = load_prices(Path(chosen.prices))
+    prices = load_prices(config_file(chosen.prices))
     check_prices(chosen, [name for name, engine in engines.items() if engine.capabilities.external], prices)
     tracer = _tracer(settings.telemetry)
     spending = _spending(settings, clock, metrics)

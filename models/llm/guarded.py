@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -16,6 +17,7 @@ from models.errors import (
     UnsupportedByModel,
 )
 from models.llm.call import Bill, EngineCall, Surroundings
+from models.llm.engines import variant_of
 from models.llm.protocol import Engine
 from models.llm.redaction import Redaction, searched
 from models.llm.types import Delta, EngineState, LanguageModelRequest
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 _FAIR_WAIT_S = 1.0
 #: Texts longer than this are searched for personal data beside the event loop.
 _LONG_CHARS = 2_048
+#: Variants of one engine whose failures are remembered; beyond that the one not asked for longest is forgotten.
+_VARIANTS = 64
 #: How long an engine may take to say that it is well, after a reply that did not come in time.
 _PROBE_S = 1.0
 
@@ -37,6 +41,7 @@ class GuardedEngine:
     """Calls one engine: breaker, redaction, budget, tries, spans and metrics, in this order.
 
     `model` is the configured one, by which calls are priced and counted; never a name out of a request or a reply.
+    A variant that a request names has a breaker of its own: its failures say nothing about the engine's state.
     """
 
     def __init__(
@@ -55,7 +60,8 @@ class GuardedEngine:
         self._engine = engine
         self._around = around
         self._redact = redact
-        self._breaker = breaker or CircuitBreaker(f"language model {name}", refusal=ModelUnavailable)
+        self._breaker = breaker or _breaker(name)
+        self._of_variants: OrderedDict[str, CircuitBreaker] = OrderedDict()
         self._labels = {"engine": self.engine, "model": model}
         self._seen = Transition(f"language model {name}", logger)
         self._failing = ""
@@ -85,8 +91,9 @@ class GuardedEngine:
         given_s = begin_by.remaining_s()
         call: EngineCall | None = None
         silent = False
+        breaker = self._breaker_of(request.model)
         try:
-            with self._breaker.guard(counts=lambda error: _speaks_against(error, silent=silent)):
+            with breaker.guard(counts=lambda error: _speaks_against(error, silent=silent)):
                 redacted, redaction = await self._redacted(request, begin_by)
                 call = EngineCall(self._engine, self._around, self._labels, redacted, redaction, bill)
                 try:
@@ -97,11 +104,13 @@ class GuardedEngine:
                     silent = given_s >= _FAIR_WAIT_S and not call.heard and not (whole and await self._is_well())
                     raise
             outcome = "OK"
-            self._note(None)
+            self._note(None, breaker)
         except Exception as exc:
             outcome = _code(exc)
+            if isinstance(exc, ModelUnavailable):
+                exc.with_detail(_seen_from_outside(self.name, exc, breaker))
             if (against := _speaks_against(exc, silent=silent)) is not None:
-                self._note(exc if against else None)
+                self._note(exc if against else None, breaker)
             if isinstance(exc, UnsupportedByModel):
                 logger.info("a language model cannot do what was asked of it", extra={"engine": self.name})
             raise
@@ -154,7 +163,18 @@ class GuardedEngine:
             redaction = Redaction(request, self._around.pii)
         return redaction.request, redaction
 
-    def _note(self, outage: Exception | None) -> None:
+    def _breaker_of(self, model: str) -> CircuitBreaker:
+        if not variant_of(model) or model == self.name:
+            return self._breaker
+        breaker = self._of_variants.setdefault(model, _breaker(f"{self.engine} variant"))
+        self._of_variants.move_to_end(model)
+        if len(self._of_variants) > _VARIANTS:
+            self._of_variants.popitem(last=False)
+        return breaker
+
+    def _note(self, outage: Exception | None, breaker: CircuitBreaker) -> None:
+        if breaker is not self._breaker:
+            return
         self._failing = "" if outage is None else _code(outage)
         if outage is None:
             self._seen.up()
@@ -164,6 +184,16 @@ class GuardedEngine:
     def _show_breaker(self) -> None:
         is_open = self._breaker.state is not BreakerState.CLOSED
         self._around.metrics.observe("llm_breaker_open", float(is_open), engine=self.name)
+
+
+def _breaker(name: str) -> CircuitBreaker:
+    return CircuitBreaker(f"language model {name}", refusal=ModelUnavailable)
+
+
+def _seen_from_outside(name: str, error: ModelUnavailable, breaker: CircuitBreaker) -> str:
+    if breaker.state is BreakerState.OPEN:
+        return f"The language model {name} is not asked for now: its circuit is open after repeated failures."
+    return f"The language model {name} does not answer ({error.code})."
 
 
 def _code(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ from models.llm.prompt import GroundedPrompt, load_grounded_prompt
 from models.llm.types import Capabilities, Delta, LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
 from models.settings import LanguageModelSettings
+
+logger = logging.getLogger(__name__)
 
 Api = Literal["chat", "responses"]
 
@@ -105,6 +108,8 @@ class OpenAILanguageModel:
         of_openai = httpx2.URL(settings.openai_base_url).host == "api.openai.com"
         if not key and of_openai:
             raise ConfigurationError("the openai engine needs OPENAI_API_KEY, or an OPENAI_BASE_URL that needs no key")
+        if not key:
+            logger.info("the openai engine sends no key", extra={"host": httpx2.URL(settings.openai_base_url).host})
         return cls(
             settings.openai_model,
             # An endpoint of one's own may need no key, but the client insists on some text.

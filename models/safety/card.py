@@ -14,6 +14,7 @@ from models.safety.types import Harm
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 TEMPLATE = Path(__file__).parent / "card_template.md"
 
@@ -43,6 +44,7 @@ class Row:
     average_precision: tuple[float, float, float]
     roc_auc: float
     recall: Share
+    heard: Share
     precision: Share
     false_blocks: Share
     benign_blocked: Share
@@ -53,12 +55,38 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContactRow:
+    """One part of the contact centre's messages.
+
+    Of the harmless ones: how many raise the alarm for self-harm, are answered as a crisis (severity 4), or are stopped
+    for any harm. Of those in danger: how many are heard, and answered so.
+    """
+
+    alarmed: Share
+    crises: Share
+    blocked: Share
+    found: Share
+    found_crises: Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One row per harm; `ordinary` says of each everyday source which texts each harm would block, shape (texts, H)."""
+    """One row per harm; `heard_from` is the severity from which a customer's message is heard as self-harm.
+
+    `contact` is by part and by whether the contact centre's examples were learnt from; `ordinary` holds the severities
+    of each everyday source, shape (texts, H), and `ordinary_untaught` the same without those examples.
+    """
 
     model_id: str
+    heard_from: int
     harms: tuple[Row, ...]
-    ordinary: Mapping[str, Bools]
+    contact: Mapping[tuple[str, bool], ContactRow]
+    ordinary: Mapping[str, Ints]
+    ordinary_untaught: Mapping[str, Ints]
+
+
+def share_of(hits: Bools) -> Share:
+    return Share(hits=int(hits.sum()), total=len(hits))
 
 
 def wilson(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -92,6 +120,7 @@ def recall_row(
     *,
     harm: Harm,
     threshold: float,
+    heard_at: float,
     public: tuple[Floats, Floats],
     own_found: Bools,
     benign_blocked: Bools,
@@ -106,9 +135,6 @@ def recall_row(
     draws = [rng.integers(0, len(labels), len(labels)) for _ in range(1000)]
     low, high = np.quantile([average_precision(labels[d], scores[d]) for d in draws], [0.025, 0.975])
 
-    def share(hits: Bools) -> Share:
-        return Share(hits=int(hits.sum()), total=len(hits))
-
     return Row(
         harm=harm,
         threshold=threshold,
@@ -116,13 +142,14 @@ def recall_row(
         negatives=int((labels == 0).sum()),
         average_precision=(average_precision(labels, scores), float(low), float(high)),
         roc_auc=roc_auc(labels, scores),
-        recall=share(above[labels == 1]),
-        precision=share(labels[above] == 1),
-        false_blocks=share(above[labels == 0]),
-        benign_blocked=share(benign_blocked),
-        own_found=share(own_found),
-        own_found_unseen=share(own_found_unseen),
-        xstest_blocked_unseen=share(xstest_blocked_unseen),
+        recall=share_of(above[labels == 1]),
+        heard=share_of(scores[labels == 1] >= heard_at),
+        precision=share_of(labels[above] == 1),
+        false_blocks=share_of(above[labels == 0]),
+        benign_blocked=share_of(benign_blocked),
+        own_found=share_of(own_found),
+        own_found_unseen=share_of(own_found_unseen),
+        xstest_blocked_unseen=share_of(xstest_blocked_unseen),
         calibration_error=calibration_error(*calibration),
     )
 
@@ -132,7 +159,7 @@ def render(report: Report) -> str:
     quality = "\n".join(
         f"| {row.harm.value} | {row.positives} / {row.negatives} | {row.average_precision[0]:.3f}"
         f" [{row.average_precision[1]:.3f}, {row.average_precision[2]:.3f}] | {row.roc_auc:.3f} | {row.threshold:.3f}"
-        f" | {row.recall} | {row.precision} | {row.false_blocks} | {row.calibration_error:.3f} |"
+        f" | {row.recall} | {row.heard} | {row.precision} | {row.false_blocks} | {row.calibration_error:.3f} |"
         for row in report.harms
     )
     generality = "\n".join(
@@ -140,18 +167,31 @@ def render(report: Report) -> str:
         f" | {row.own_found_unseen} |"
         for row in report.harms
     )
+    contact = "\n".join(
+        f"| {part} | {'yes' if taught else 'no'} | {row.alarmed} | {row.crises} | {row.blocked} | {row.found} |"
+        f" {row.found_crises} |"
+        for (part, taught), row in report.contact.items()
+    )
     ordinary = "\n".join(
-        f"| {source} | {len(blocked)} | {Share(hits=int(blocked.any(axis=1).sum()), total=len(blocked))} | "
-        + " | ".join(f"{share:.1%}" for share in blocked.mean(axis=0))
+        f"| {source} | {len(seen)} | {_alarmed(seen, report)} | {_alarmed(report.ordinary_untaught[source], report)} | "
+        f"{share_of(np.asarray(seen.max(axis=1) >= 4))} | "
+        + " | ".join(f"{share:.1%}" for share in (seen >= 4).mean(axis=0))
         + " |"
-        for source, blocked in report.ordinary.items()
+        for source, seen in report.ordinary.items()
     )
     names = " | ".join(row.harm.value for row in report.harms)
     return TEMPLATE.read_text(encoding="utf-8").format(
         model_id=report.model_id,
         quality=quality,
         generality=generality,
-        ordinary=ordinary or "| none given | | | |",
+        heard_from=report.heard_from,
+        contact=contact,
+        ordinary=ordinary or "| none given | | | | |",
         names=names,
-        rule="|---" * (3 + len(report.harms)) + "|",
+        rule="|---" * (5 + len(report.harms)) + "|",
     )
+
+
+def _alarmed(severities: Ints, report: Report) -> Share:
+    self_harm = [row.harm for row in report.harms].index(Harm.SELF_HARM)
+    return share_of(severities[:, self_harm] >= report.heard_from)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,28 @@ Ints = NDArray[np.int64]
 HARMS = tuple(Harm)
 #: Prefix of the sources of own-written examples: `own_benign`, `own_hate`, ...
 OWN = "own"
+#: Prefix of the sources of `contact_centre.yaml`: `contact_benign`, `contact_self_harm`.
+CONTACT = "contact"
 #: Cosine from which two texts count as the same and never stand on both sides of a fold.
 DUPLICATE = 0.85
+
+
+class Part(StrEnum):
+    """What a family of `contact_centre.yaml` is for; only `TRAIN` is learnt from, and nothing depends on `HELD_OUT`."""
+
+    TRAIN = "train"
+    DEV = "dev"
+    HELD_OUT = "held_out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One labelled text; `labels` are in the order of `HARMS`, and a family's texts are ways of saying one thing."""
+
+    text: str
+    source: str
+    labels: tuple[float, ...]
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +64,29 @@ class Corpus:
         return np.asarray(np.isin(self.sources, names))
 
 
-def load_examples(data: Path, own: Path) -> list[tuple[str, str, tuple[float, ...]]]:
-    """(text, source, labels in the order of `HARMS`) of the data set and of the own-written examples."""
+def load_examples(data: Path, own: Path) -> list[Example]:
+    """The data set and the own-written examples."""
     examples = []
     with data.open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             labels = tuple(float("nan") if row[harm.value] is None else float(row[harm.value]) for harm in HARMS)
-            examples.append((row["text"], row["source"], labels))
+            examples.append(Example(text=row["text"], source=row["source"], labels=labels))
     for kind, texts in yaml.safe_load(own.read_text(encoding="utf-8")).items():
-        examples.extend((text, f"{OWN}_{kind}", _own_labels(kind)) for text in texts)
+        labels = _own_labels(kind)
+        examples.extend(Example(text=text, source=f"{OWN}_{kind}", labels=labels) for text in texts)
     return examples
+
+
+def load_families(path: Path, part: Part) -> list[Example]:
+    """The own-written messages to a contact centre that belong to one part."""
+    kinds: dict[str, dict[str, list[str]]] = yaml.safe_load(path.read_text(encoding="utf-8"))[part.value]
+    return [
+        Example(text=text, source=f"{CONTACT}_{kind}", labels=_own_labels(kind), family=f"{kind}: {family}")
+        for kind, families in kinds.items()
+        for family, texts in families.items()
+        for text in texts
+    ]
 
 
 def _own_labels(kind: str) -> tuple[float, ...]:
@@ -64,29 +97,31 @@ def _own_labels(kind: str) -> tuple[float, ...]:
     )
 
 
-async def embed_corpus(examples: Sequence[tuple[str, str, tuple[float, ...]]], embedder: Embedder) -> Corpus:
+async def embed_corpus(examples: Sequence[Example], embedder: Embedder) -> Corpus:
     pieces: list[str] = []
     owners: list[int] = []
-    for index, (text, _, _) in enumerate(examples):
-        windows = split_windows(text)
+    for index, example in enumerate(examples):
+        windows = split_windows(example.text)
         pieces.extend(windows)
         owners.extend([index] * len(windows))
     vectors = await embedder.embed(pieces)
     first = np.searchsorted(owners, np.arange(len(examples)))
     return Corpus(
-        sources=np.array([source for _, source, _ in examples]),
-        labels=np.array([labels for _, _, labels in examples]),
+        sources=np.array([example.source for example in examples]),
+        labels=np.array([example.labels for example in examples]),
         vectors=vectors,
         owners=np.array(owners, dtype=np.int64),
-        groups=_group(vectors[first]),
+        groups=_group(vectors[first], [example.family for example in examples]),
     )
 
 
-def _group(vectors: Vectors) -> Ints:
-    """Ids of the connected components of near-duplicates."""
+def _group(vectors: Vectors, families: Sequence[str]) -> Ints:
+    """Ids of the connected components of near-duplicates and of texts of one family."""
     groups = np.arange(len(vectors), dtype=np.int64)
-    close = np.triu(vectors @ vectors.T > DUPLICATE, 1)
-    for a, b in np.argwhere(close):
+    first_of: dict[str, int] = {}
+    kin = [(first_of.setdefault(family, index), index) for index, family in enumerate(families) if family]
+    close = np.argwhere(np.triu(vectors @ vectors.T > DUPLICATE, 1))
+    for a, b in (*kin, *close):
         groups[groups == groups[b]] = groups[a]
     return groups
 

@@ -57,6 +57,14 @@ class AuditLog(Protocol):
         """Take the record without waiting; it is durable within one second."""
         ...
 
+    async def record_durably(self, records: Sequence[AuditRecord], *, timeout_s: float) -> None:
+        """Take the records and return once they are durable.
+
+        Raises `DatabaseUnavailable` when one of them was lost, or is not durable within `timeout_s`; what was taken may
+        still be written later.
+        """
+        ...
+
     async def flush(self) -> None:
         """Return once everything taken so far is durable. Raises `DatabaseUnavailable`."""
         ...

@@ -24,7 +24,7 @@ from models.llm.types import ChatMessage, Citation, LanguageModelReply, Language
 from models.resilience.deadline import Deadline
 from models.safety.protocol import SafetyGate
 from models.safety.types import Purpose
-from models.telemetry import Metrics, NoMetrics, Transition
+from models.telemetry import Transition
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,6 @@ class KnowledgeAnswerer:
         limit: int = 5,
         min_score: float = 0.45,
         max_tokens: int = 512,
-        metrics: Metrics | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._knowledge = knowledge
@@ -85,7 +84,6 @@ class KnowledgeAnswerer:
         self._limit = limit
         self._min_score = min_score
         self._max_tokens = max_tokens
-        self._metrics = metrics or NoMetrics()
         self._timer = timer
         self._knowledge_seen = Transition("knowledge", logger)
         self._model_seen = Transition("language_model", logger)
@@ -140,7 +138,6 @@ class KnowledgeAnswerer:
             return Answer(state=AnswerState.UNGROUNDED, path=path, cost_usd=exc.cost_usd, timings_ms=timings)
         except _AWAY as exc:
             self._model_seen.down(exc)
-            self._metrics.count("llm_errors_total", code=exc.code)
             return Answer(
                 state=AnswerState.UNAVAILABLE,
                 path=(*path, "language_model_unavailable"),

@@ -44,6 +44,23 @@ _ACCOUNT_FIELDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 
+#: What a customer subscribes to, as opposed to what they order; a repeat order stays an order.
+_SUBSCRIBED = (
+    r"(?:plan|subscription|subscribtion|membership|contract|agreement|account|(?:free )?trial|licen[cs]es?|"
+    r"(?:auto(?:matic)?[ -]?)?renewal|services?)"
+)
+_ENDS = (
+    r"(?:cancel\w*|cancle|terminat\w+|end(?:ing)?|stop(?:ping)?|clos(?:e|ing)|discontinu\w+|quit(?:ting)?|kill|"
+    r"get(?:ting)? out of|out of|rid of|give up|giving up|notice on|wind(?:ing)? down|shut(?:ting)? down|"
+    r"cancellation of)"
+)
+_ENDS_SUBSCRIPTION = re.compile(
+    rf"\b{_ENDS}(?: \w+){{0,2}}? (?:my|our|the|this|that|a|an) (?:[\w-]+ ){{0,2}}?{_SUBSCRIBED}\b"
+    rf"|\b{_ENDS} {_SUBSCRIBED}\b|\bunsubscribe (?:me|us) from (?:my|our|the) (?:[\w-]+ )?{_SUBSCRIBED}\b",
+    re.IGNORECASE,
+)
+_ORDERED = re.compile(r"\b(?:orders?|ordered|parcel|package|shipment|delivery|deliveries|purchase)\b", re.IGNORECASE)
+
 
 def order_references(text: str) -> tuple[str, ...]:
     """Order references in order of appearance, normalised to `ORD-` and digits, each once."""
@@ -66,6 +83,11 @@ def lone_number_reference(text: str) -> str | None:
     """The reference when the text is nothing but a number, as in an answer to "which order?"."""
     match = re.fullmatch(r"\s*(?:it'?s|it is|number)?\s*#?(\d{4,9})\s*\.?\s*", text, re.IGNORECASE)
     return f"ORD-{match[1]}" if match else None
+
+
+def ends_subscription(text: str) -> bool:
+    """Whether the text asks to end a plan, contract or account, and speaks of no order."""
+    return bool(_ENDS_SUBSCRIPTION.search(text)) and not _ORDERED.search(text)
 
 
 def account_field(text: str) -> str | None:

@@ -35,6 +35,7 @@ REPLIES: Mapping[str, frozenset[str]] = MappingProxyType(
             "account_field_needed": "",
             "account_prepared": "field",
             "account_value_needed": "field",
+            "subscription_end_prepared": "",
             "ticket_prepared": "",
             "handed_off": "ticket_id",
             "handed_off_waiting": "ticket_id",

@@ -78,6 +78,9 @@ class Triage:
 
 
 _TRIAGE_SHARE = 0.7
+#: Moderation answers with the words for a crisis from this severity; a lesser hint of self-harm goes to a person, whom
+#: the policy may call earlier, without telling a customer who leaves us that they are in danger.
+CRISIS_FROM = 4
 
 
 class MessageRouter:
@@ -119,7 +122,6 @@ class MessageRouter:
             limit=config.limit,
             min_score=config.min_score,
             max_tokens=config.max_tokens,
-            metrics=self._metrics,
             timer=timer,
         )
         self.informational = InformationalWorkflow(self.answerer, config.replies, min_confidence=config.min_confidence)
@@ -172,7 +174,12 @@ class MessageRouter:
         path.append(f"classified:{classification.category}")
         if classification.abstained:
             path.append("classifier_abstained")
-        crisis = self_harm is not None and not assessment.unaffected and _worst(verdict) == self_harm.severity
+        crisis = (
+            self_harm is not None
+            and self_harm.severity >= CRISIS_FROM
+            and not assessment.unaffected
+            and _worst(verdict) == self_harm.severity
+        )
         if escalated and crisis:
             signals = assessment.signals or ("self_harm",)
             assessment = Assessment(severity=Severity.URGENT, signals=signals, reported=True, self_harm=True)

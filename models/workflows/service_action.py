@@ -10,7 +10,7 @@ from models.classification.types import Intent
 from models.errors import DeadlineExceeded, DependencyUnavailable
 from models.ids import NewId, new_id
 from models.resilience.deadline import Deadline
-from models.workflows.extraction import account_field, lone_number_reference, order_references
+from models.workflows.extraction import account_field, ends_subscription, lone_number_reference, order_references
 from models.workflows.protocol import OrderSystem
 from models.workflows.replies import Wordings
 from models.workflows.types import InboundMessage, NextStep, OrderSummary, PreparedAction, WorkflowResult
@@ -26,6 +26,10 @@ _SUMMARIES: Mapping[Intent, str] = {
     Intent.CANCEL_ORDER: "Cancel order {order_id}",
     Intent.UPDATE_ACCOUNT: "Change the {field} on the account",
 }
+#: What `account_field` holds in a result when the whole subscription is to end.
+_SUBSCRIPTION = "subscription"
+#: What a wish to end a subscription may be taken for.
+_MISTAKEN = frozenset({Intent.CANCEL_ORDER, Intent.UPDATE_ACCOUNT, None})
 #: Account fields whose new value can be seen in the message by its shape.
 _SHAPED_VALUES = {"email": "@", "phone": "0123456789"}
 
@@ -40,6 +44,8 @@ class _Step:
     entities: Mapping[str, str | bool] = field(default_factory=dict)
     order_id: str | None = None
     summary_fields: Mapping[str, str] = field(default_factory=dict)
+    #: In place of the intent's own summary.
+    summary: str = ""
     missing: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
     #: Whether there is a side effect to propose at all.
@@ -62,6 +68,9 @@ class ServiceActionWorkflow:
         if not references and (alone := lone_number_reference(message.text)):
             references = (alone,)
         intent = so_far.classification.intent
+        ends = intent in _MISTAKEN and not references and ends_subscription(message.text)
+        if ends:
+            intent = Intent.UPDATE_ACCOUNT
         entities: dict[str, str | bool] = {**so_far.entities}
         if intent is not None:
             entities["intent"] = str(intent)
@@ -77,6 +86,8 @@ class ServiceActionWorkflow:
             return self._ask(so_far, "customer_unverified", NextStep.IDENTIFY_CUSTOMER, "customer_not_found")
         if intent is Intent.OPEN_TICKET:
             step = self._open_ticket()
+        elif ends:
+            step = self._end_subscription()
         elif intent is Intent.UPDATE_ACCOUNT:
             step = self._update_account(message.text)
         else:
@@ -101,7 +112,8 @@ class ServiceActionWorkflow:
                 intent=intent,
                 customer_id=customer_id,
                 order_id=step.order_id,
-                summary=_SUMMARIES[intent].format_map({"order_id": "", "field": "", **step.summary_fields}).strip(),
+                summary=step.summary
+                or _SUMMARIES[intent].format_map({"order_id": "", "field": "", **step.summary_fields}).strip(),
                 ready=ready,
                 missing=step.missing,
             )
@@ -120,6 +132,15 @@ class ServiceActionWorkflow:
     def _open_ticket(self) -> _Step:
         return _Step(
             path=("action_prepared",), next_step=NextStep.CONFIRM_ACTION, reply=self._replies.text("ticket_prepared")
+        )
+
+    def _end_subscription(self) -> _Step:
+        return _Step(
+            path=("subscription_named", "action_prepared"),
+            next_step=NextStep.CONFIRM_ACTION,
+            reply=self._replies.text("subscription_end_prepared"),
+            entities={"account_field": _SUBSCRIPTION},
+            summary="End the subscription",
         )
 
     def _update_account(self, text: str) -> _Step:

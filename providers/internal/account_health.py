@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, func, select
 
 from models.enrichment.types import AccountHealth, ProviderSpec
-from models.errors import UnknownCustomer
-from providers.base import SqlProvider, current_subscription
-from providers.tables import (
-    Conversation,
-    Customer,
-    EventName,
-    Invoice,
-    InvoiceStatus,
-    ProductEvent,
-    Subscription,
-    SubscriptionStatus,
-    Ticket,
-    TicketStatus,
-)
+from providers.base import SqlProvider
+from providers.queries import IDS, NOW, Query, instant, newest_subscription, open_tickets, overdue_invoice
+from providers.tables import Conversation, Customer, EventName, ProductEvent, Subscription, SubscriptionStatus
 
 
 class Flag(StrEnum):
@@ -91,54 +79,87 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+_logins = (
+    ProductEvent.customer_id == Customer.customer_id,
+    ProductEvent.name == EventName.LOGIN.value,
+    ProductEvent.at <= NOW,
+)
+_talks = Conversation.customer_id == Customer.customer_id
+_FACTS = Query(
+    select(
+        Customer.customer_id,
+        Customer.health_score,
+        Customer.churn_risk,
+        Subscription.status,
+        Subscription.seats_used,
+        Subscription.seats_total,
+        Subscription.renewal_at,
+        Subscription.trial_ends_at,
+        overdue_invoice(Customer.customer_id).label("overdue"),
+        open_tickets(Customer.customer_id).label("open_tickets"),
+        select(func.count(Conversation.csat)).where(_talks).scalar_subquery().label("ratings"),
+        select(func.sum(Conversation.csat)).where(_talks).scalar_subquery().label("csat"),
+        select(func.sum(ProductEvent.quantity))
+        .where(*_logins, ProductEvent.at >= instant("since"))
+        .scalar_subquery()
+        .label("logins_30d"),
+        select(func.max(ProductEvent.at)).where(*_logins).scalar_subquery().label("last_login"),
+    )
+    .outerjoin(Subscription, Subscription.subscription_id == newest_subscription(Customer.customer_id))
+    .where(Customer.customer_id.in_(IDS))
+)
+
+
 class AccountHealthProvider(SqlProvider[AccountHealth]):
-    """Applies `RULES` to the customer's subscription, payments, support and use of the product."""
+    """Applies `RULES` to the customer's subscription, payments, support and use of the product.
+
+    It reads what it judges itself, though other sections show some of the same: those may come from a cache, and a flag
+    would then be older than it says.
+    """
 
     spec = ProviderSpec(name="account_health", section="account_health", tier=0, ttl_s=60.0)
 
-    async def load(self, session: AsyncSession, customer_id: str, now: datetime) -> AccountHealth:
-        facts = await _facts(session, customer_id, now)
-        flags = {flag: tuple(rule.text for rule in RULES if rule.flag is flag and rule.holds(facts)) for flag in Flag}
-        return AccountHealth(red_flags=flags[Flag.RED], yellow_flags=flags[Flag.YELLOW], green_flags=flags[Flag.GREEN])
+    def load(
+        self, connection: Connection, customer_ids: Sequence[str], now: datetime
+    ) -> Mapping[str, AccountHealth | None]:
+        rows = _FACTS.rows(connection, customer_ids, now=now, since=now - timedelta(days=30))
+        return {customer_id: _judged(_facts(now, *facts)) for customer_id, *facts in rows}
 
 
-async def _facts(session: AsyncSession, customer_id: str, now: datetime) -> Facts:
-    logins = (ProductEvent.customer_id == customer_id, ProductEvent.name == EventName.LOGIN, ProductEvent.at <= now)
-    numbers = select(
-        Customer.health_score,
-        Customer.churn_risk,
-        select(func.count())
-        .select_from(Ticket)
-        .where(Ticket.customer_id == customer_id, Ticket.status.in_((TicketStatus.OPEN, TicketStatus.PENDING)))
-        .scalar_subquery(),
-        select(func.count(Conversation.csat)).where(Conversation.customer_id == customer_id).scalar_subquery(),
-        select(func.avg(Conversation.csat)).where(Conversation.customer_id == customer_id).scalar_subquery(),
-        select(func.coalesce(func.sum(ProductEvent.quantity), 0))
-        .where(*logins, ProductEvent.at >= now - timedelta(days=30))
-        .scalar_subquery(),
-        select(func.max(ProductEvent.at)).where(*logins).scalar_subquery(),
-        select(Invoice.invoice_id)
-        .where(Invoice.customer_id == customer_id, Invoice.status == InvoiceStatus.OPEN, Invoice.due_at < now)
-        .exists(),
-    ).where(Customer.customer_id == customer_id)
-    row = (await session.execute(numbers)).one_or_none()
-    if row is None:
-        raise UnknownCustomer("there is no such customer")
-    health_score, churn_risk, open_tickets, ratings, csat, logins_30d, last_login, overdue = row
-    plan: Subscription | None = await session.scalar(current_subscription(customer_id))
+def _judged(facts: Facts) -> AccountHealth:
+    flags = {flag: tuple(rule.text for rule in RULES if rule.flag is flag and rule.holds(facts)) for flag in Flag}
+    return AccountHealth(red_flags=flags[Flag.RED], yellow_flags=flags[Flag.YELLOW], green_flags=flags[Flag.GREEN])
+
+
+def _facts(
+    now: datetime,
+    health_score: int,
+    churn_risk: float,
+    status: str | None,
+    seats_used: int,
+    seats_total: int,
+    renewal_at: datetime | None,
+    trial_ends_at: datetime | None,
+    overdue: bool,
+    open_tickets: int,
+    ratings: int,
+    csat: int | None,
+    logins_30d: int | None,
+    last_login: datetime | None,
+) -> Facts:
     return Facts(
         health_score=health_score,
         churn_risk=churn_risk,
-        subscribed=plan is not None,
-        overdue=bool(overdue) or (plan is not None and plan.status == SubscriptionStatus.PAST_DUE),
-        canceled=plan is not None and plan.status == SubscriptionStatus.CANCELED,
-        days_to_renewal=_days(plan.renewal_at - now) if plan and plan.renewal_at else None,
-        trial_days_left=_days(plan.trial_ends_at - now) if plan and plan.trial_ends_at else None,
-        seat_share=plan.seats_used / plan.seats_total if plan and plan.seats_total else 0.0,
+        subscribed=status is not None,
+        overdue=overdue or status == SubscriptionStatus.PAST_DUE,
+        canceled=status == SubscriptionStatus.CANCELED,
+        days_to_renewal=_days(renewal_at - now) if renewal_at else None,
+        trial_days_left=_days(trial_ends_at - now) if trial_ends_at else None,
+        seat_share=seats_used / seats_total if seats_total else 0.0,
         open_tickets=open_tickets,
         ratings=ratings,
-        csat=round(float(csat or 0), 1),
-        logins_30d=int(logins_30d),
+        csat=round((csat or 0) / ratings, 1) if ratings else 0.0,
+        logins_30d=int(logins_30d or 0),
         idle_days=_days(now - last_login) if last_login else None,
     )
 

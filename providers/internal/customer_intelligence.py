@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, func, select
+from sqlalchemy.orm import aliased
 
 from models.enrichment.types import CustomerIntelligence, ProviderSpec
-from models.errors import UnknownCustomer
-from providers.base import SqlProvider, current_subscription
-from providers.tables import Account, Contact, Customer, SubscriptionStatus
+from providers.base import SqlProvider
+from providers.queries import IDS, Query, newest_subscription
+from providers.tables import Account, Contact, Customer, Subscription, SubscriptionStatus
 
 #: Shown where there is no subscription to take a currency from.
 _DEFAULT_CURRENCY = "USD"
 _PAYING = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE)
+
+_primary = aliased(Contact)
+_primary_contact = (
+    select(func.min(_primary.contact_id))
+    .where(_primary.customer_id == Customer.customer_id, _primary.is_primary)
+    .scalar_subquery()
+)
+_PROFILES = Query(
+    select(
+        Customer.customer_id,
+        Account.company_name,
+        Account.industry,
+        Subscription.plan,
+        Subscription.status,
+        Subscription.mrr_cents,
+        Subscription.currency,
+        Customer.health_score,
+        Customer.churn_risk,
+        Customer.customer_since,
+        Customer.lifecycle,
+        Contact.name,
+        Contact.email,
+    )
+    .join(Account, Account.account_id == Customer.account_id)
+    .outerjoin(Subscription, Subscription.subscription_id == newest_subscription(Customer.customer_id))
+    .outerjoin(Contact, Contact.contact_id == _primary_contact)
+    .where(Customer.customer_id.in_(IDS))
+)
 
 
 class CustomerIntelligenceProvider(SqlProvider[CustomerIntelligence]):
@@ -25,30 +54,36 @@ class CustomerIntelligenceProvider(SqlProvider[CustomerIntelligence]):
 
     spec = ProviderSpec(name="customer_intelligence", section="customer_intelligence", tier=0, ttl_s=300.0)
 
-    async def load(self, session: AsyncSession, customer_id: str, now: datetime) -> CustomerIntelligence:
-        query = (
-            select(Customer, Account, Contact)
-            .join(Account, Account.account_id == Customer.account_id)
-            .outerjoin(Contact, and_(Contact.customer_id == Customer.customer_id, Contact.is_primary))
-            .where(Customer.customer_id == customer_id)
-            .limit(1)
-        )
-        row = (await session.execute(query)).one_or_none()
-        if row is None:
-            raise UnknownCustomer("there is no such customer")
-        customer, account = row[0], row[1]
-        contact: Contact | None = row[2]
-        plan = await session.scalar(current_subscription(customer_id))
-        return CustomerIntelligence(
-            company_name=account.company_name,
-            industry=account.industry,
-            plan=plan.plan if plan else "none",
-            mrr=plan.mrr_cents / 100 if plan and plan.status in _PAYING else 0.0,
-            currency=plan.currency if plan else _DEFAULT_CURRENCY,
-            health_score=customer.health_score,
-            churn_risk=customer.churn_risk,
-            customer_since=customer.customer_since,
-            lifecycle=customer.lifecycle,
-            contact_name=contact.name if contact else "",
-            contact_email=contact.email if contact else "",
-        )
+    def load(
+        self, connection: Connection, customer_ids: Sequence[str], now: datetime
+    ) -> Mapping[str, CustomerIntelligence | None]:
+        return {
+            customer_id: CustomerIntelligence(
+                company_name=company_name,
+                industry=industry,
+                plan=plan or "none",
+                mrr=mrr_cents / 100 if status in _PAYING else 0.0,
+                currency=currency or _DEFAULT_CURRENCY,
+                health_score=health_score,
+                churn_risk=churn_risk,
+                customer_since=customer_since,
+                lifecycle=lifecycle,
+                contact_name=contact_name or "",
+                contact_email=contact_email or "",
+            )
+            for (
+                customer_id,
+                company_name,
+                industry,
+                plan,
+                status,
+                mrr_cents,
+                currency,
+                health_score,
+                churn_risk,
+                customer_since,
+                lifecycle,
+                contact_name,
+                contact_email,
+            ) in _PROFILES.rows(connection, customer_ids)
+        }

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, select
 
 from models.enrichment.types import ProviderSpec, SubscriptionDetails
-from providers.base import SqlProvider, current_subscription
-from providers.tables import Invoice, InvoiceStatus, SubscriptionStatus
+from providers.base import SqlProvider
+from providers.queries import IDS, Query, newest_subscription, overdue_invoice
+from providers.tables import Subscription, SubscriptionStatus
+
+_PLANS = Query(
+    select(
+        Subscription.customer_id,
+        Subscription.plan,
+        Subscription.billing_cycle,
+        Subscription.seats_used,
+        Subscription.seats_total,
+        Subscription.renewal_at,
+        Subscription.trial_ends_at,
+        Subscription.status,
+        overdue_invoice(Subscription.customer_id).label("overdue"),
+    ).where(
+        Subscription.customer_id.in_(IDS),
+        Subscription.subscription_id == newest_subscription(Subscription.customer_id),
+    )
+)
 
 
 class SubscriptionDetailsProvider(SqlProvider[SubscriptionDetails]):
@@ -20,22 +38,29 @@ class SubscriptionDetailsProvider(SqlProvider[SubscriptionDetails]):
 
     spec = ProviderSpec(name="subscription_details", section="subscription_details", tier=0, ttl_s=300.0)
 
-    async def load(self, session: AsyncSession, customer_id: str, now: datetime) -> SubscriptionDetails | None:
-        overdue_invoice = select(Invoice.invoice_id).where(
-            Invoice.customer_id == customer_id, Invoice.status == InvoiceStatus.OPEN, Invoice.due_at < now
-        )
-        query = current_subscription(customer_id).add_columns(overdue_invoice.exists().label("overdue"))
-        row = (await session.execute(query)).one_or_none()
-        if row is None:
-            return None
-        plan, overdue = row[0], bool(row[1])
-        return SubscriptionDetails(
-            plan=plan.plan,
-            billing_cycle=plan.billing_cycle,
-            seats_used=plan.seats_used,
-            seats_total=plan.seats_total,
-            renewal_at=plan.renewal_at,
-            trial_ends_at=plan.trial_ends_at,
-            status=plan.status,
-            payment_overdue=overdue or plan.status == SubscriptionStatus.PAST_DUE,
-        )
+    def load(
+        self, connection: Connection, customer_ids: Sequence[str], now: datetime
+    ) -> Mapping[str, SubscriptionDetails | None]:
+        sections: dict[str, SubscriptionDetails | None] = dict.fromkeys(customer_ids)
+        for (
+            customer_id,
+            plan,
+            billing_cycle,
+            seats_used,
+            seats_total,
+            renewal_at,
+            trial_ends_at,
+            status,
+            overdue,
+        ) in _PLANS.rows(connection, customer_ids, now=now):
+            sections[customer_id] = SubscriptionDetails(
+                plan=plan,
+                billing_cycle=billing_cycle,
+                seats_used=seats_used,
+                seats_total=seats_total,
+                renewal_at=renewal_at,
+                trial_ends_at=trial_ends_at,
+                status=status,
+                payment_overdue=overdue or status == SubscriptionStatus.PAST_DUE,
+            )
+        return sections

@@ -9,7 +9,7 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import Connection
 
-from providers.tables import Table
+from providers.table_types import Table
 
 attributes = context.config.attributes
 connection: Connection = attributes["connection"]

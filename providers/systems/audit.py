@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 from collections import deque
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
@@ -24,7 +25,8 @@ from models.ids import NewId, new_id
 from models.safety.types import AuditRecord
 from models.telemetry import Metrics, NoMetrics, Transition
 from providers.database import Database
-from providers.tables import AuditLine, storable
+from providers.record_tables import AuditLine
+from providers.table_types import storable
 
 _log = logging.getLogger(__name__)
 _FIRST_HASH = "0" * 64
@@ -96,6 +98,24 @@ class SqlAuditLog:
         if len(self._pending) == _MAX_GROUP:
             self._hurry.set()
 
+    async def record_durably(self, records: Sequence[AuditRecord], *, timeout_s: float) -> None:
+        """Take the lines and return once they are durable; lines of other callers share the commit.
+
+        Raises `DatabaseUnavailable` when one was dropped, when the next attempt to write fails (the lines are kept), or
+        when they are not durable within `timeout_s`.
+        """
+        self.start()
+        dropped = self._dropped
+        for record in records:
+            self.record(record)
+        if self._dropped != dropped:
+            raise DatabaseUnavailable(f"{self._dropped - dropped} audit lines were lost")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._all_durable()
+        except TimeoutError as exc:
+            raise DatabaseUnavailable("audit lines were not durable in time") from exc
+
     async def flush(self) -> None:
         """Return once every line taken so far is durable.
 
@@ -103,12 +123,7 @@ class SqlAuditLog:
         dropped since the last flush.
         """
         self.start()
-        if self._pending:
-            done = asyncio.get_running_loop().create_future()
-            self._flushes.append((self._taken, done))
-            self._wake.set()
-            self._hurry.set()
-            await done
+        await self._all_durable()
         if self._dropped_since_flush:
             lost, self._dropped_since_flush = self._dropped_since_flush, 0
             raise DatabaseUnavailable(f"{lost} audit lines were lost")
@@ -128,6 +143,15 @@ class SqlAuditLog:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
                 self._task = None
+
+    async def _all_durable(self) -> None:
+        """Return once what has been taken by now is durable; raises when the next attempt to write fails."""
+        if self._pending:
+            done = asyncio.get_running_loop().create_future()
+            self._flushes.append((self._taken, done))
+            self._wake.set()
+            self._hurry.set()
+            await done
 
     async def _write_forever(self) -> None:
         backoff_s = self._group_s

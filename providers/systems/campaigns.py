@@ -14,7 +14,7 @@ from models.clock import WallClock, utc_now
 from models.errors import Conflict, NotFound
 from models.ids import NewId, new_id
 from providers.database import Database
-from providers.tables import Campaign
+from providers.record_tables import Campaign
 
 
 class CampaignStatus(StrEnum):

@@ -8,8 +8,8 @@ from models.clock import WallClock, utc_now
 from models.ids import NewId, new_id
 from models.workflows.types import Channel, Severity
 from providers.database import Database
+from providers.record_tables import ComplianceRecord
 from providers.systems.outbox import enqueue
-from providers.tables import ComplianceRecord
 
 
 class SqlComplianceSystem:

@@ -1,12 +1,24 @@
-"""What was known of a customer over time, on our database."""
+"""What was known of a customer over time, on our database.
+
+Versions stand in the order in which they were recorded, whatever the clocks of those who recorded them said.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from datetime import datetime
 
+from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from models.enrichment.history import HistoryPage
 from models.enrichment.types import HistoryEntry
+from models.errors import FieldError, InvalidRequest, NotFound
 from providers.database import Database
-from providers.tables import ContextVersion
+from providers.record_tables import ContextVersion
+
+#: Versions that one transaction of `prune` looks at: few enough for other writers to get their turn.
+_PRUNED_AT_ONCE = 1000
 
 
 class SqlContextHistory:
@@ -18,16 +30,17 @@ class SqlContextHistory:
     async def record(self, entry: HistoryEntry) -> bool:
         """Whether the entry was kept. Raises `DatabaseUnavailable`."""
         newest = (
-            select(ContextVersion.context_version)
-            .where(ContextVersion.customer_id == entry.customer_id, ContextVersion.agent_type == entry.agent_type)
-            .order_by(ContextVersion.at.desc(), ContextVersion.version_id.desc())
+            _versions(entry.customer_id, entry.agent_type)
+            .with_only_columns(ContextVersion.context_version)
+            .order_by(ContextVersion.version_id.desc())
             .limit(1)
         )
-        # Most calls find nothing new: look before taking the write lock, then again while holding it.
+        # Most calls find nothing new: look before taking the lock, then again while holding it.
         async with self._database.session() as session:
             if await session.scalar(newest) == entry.context_version:
                 return False
         async with self._database.transaction() as session:
+            await self._lock(session, entry)
             if await session.scalar(newest) == entry.context_version:
                 return False
             session.add(
@@ -36,6 +49,7 @@ class SqlContextHistory:
                     agent_type=entry.agent_type,
                     context_version=entry.context_version,
                     content=dict(entry.content),
+                    sources=dict(entry.sources),
                     at=entry.at,
                 )
             )
@@ -43,21 +57,107 @@ class SqlContextHistory:
 
     async def recent(self, customer_id: str, *, agent_type: str, limit: int = 20) -> list[HistoryEntry]:
         """The newest entries first. Raises `DatabaseUnavailable`."""
-        query = (
-            select(ContextVersion)
-            .where(ContextVersion.customer_id == customer_id, ContextVersion.agent_type == agent_type)
-            .order_by(ContextVersion.at.desc(), ContextVersion.version_id.desc())
-            .limit(limit)
-        )
+        return list((await self.page(customer_id, agent_type=agent_type, limit=limit)).entries)
+
+    async def page(
+        self, customer_id: str, *, agent_type: str, limit: int = 20, cursor: str | None = None
+    ) -> HistoryPage:
+        """At most `limit` entries, the newest first; `cursor` is the `next_cursor` of the page before.
+
+        Versions recorded meanwhile neither repeat an entry nor hide one. Raises `InvalidRequest` for a cursor that no
+        page gave out, `DatabaseUnavailable`.
+        """
+        query = _versions(customer_id, agent_type).order_by(ContextVersion.version_id.desc()).limit(limit + 1)
+        if cursor is not None:
+            query = query.where(ContextVersion.version_id < _position(cursor))
         async with self._database.session() as session:
             rows = (await session.scalars(query)).all()
-        return [
-            HistoryEntry(
-                customer_id=row.customer_id,
-                agent_type=row.agent_type,
-                context_version=row.context_version,
-                content=row.content,
-                at=row.at,
+        entries, preceding = rows[:limit], rows[limit:]
+        return HistoryPage(
+            entries=tuple(_entry(row) for row in entries),
+            preceding=_entry(preceding[0]) if preceding else None,
+            next_cursor=str(entries[-1].version_id) if preceding else None,
+        )
+
+    async def get(self, customer_id: str, agent_type: str, version: str) -> HistoryEntry:
+        """The last time that this version was recorded. Raises `NotFound`, `DatabaseUnavailable`."""
+        query = (
+            _versions(customer_id, agent_type)
+            .where(ContextVersion.context_version == version)
+            .order_by(ContextVersion.version_id.desc())
+            .limit(1)
+        )
+        async with self._database.session() as session:
+            row = await session.scalar(query)
+        if row is None:
+            raise NotFound("this context has no such version")
+        return _entry(row)
+
+    async def prune(self, before: datetime) -> int:
+        """Delete versions recorded before this instant, and return how many.
+
+        The newest one of a customer and agent type is kept, however old. Raises `DatabaseUnavailable`.
+        """
+        removed, position = 0, None
+        here = tuple_(ContextVersion.at, ContextVersion.version_id)
+        candidates = (
+            select(ContextVersion.at, ContextVersion.version_id)
+            .where(ContextVersion.at < before)
+            .order_by(ContextVersion.at, ContextVersion.version_id)
+            .limit(_PRUNED_AT_ONCE)
+        )
+        while True:
+            async with self._database.session() as session:
+                query = candidates if position is None else candidates.where(here > position)
+                rows = (await session.execute(query)).all()
+            if not rows:
+                return removed
+            outdated = delete(ContextVersion).where(
+                ContextVersion.version_id.in_([row.version_id for row in rows]), _has_successor()
             )
-            for row in rows
-        ]
+            async with self._database.transaction() as session:
+                removed += len((await session.scalars(outdated.returning(ContextVersion.version_id))).all())
+            position = tuple_(rows[-1].at, rows[-1].version_id)
+
+    async def _lock(self, session: AsyncSession, entry: HistoryEntry) -> None:
+        """One recorder at a time per customer and agent type; on SQLite the transaction is that already."""
+        if self._database.dialect == "postgresql":
+            key = func.hashtextextended(f"context_history {entry.agent_type} {entry.customer_id}", 0)
+            await session.execute(select(func.pg_advisory_xact_lock(key)))
+
+
+def _versions(customer_id: str, agent_type: str) -> Select[ContextVersion]:
+    return select(ContextVersion).where(
+        ContextVersion.customer_id == customer_id, ContextVersion.agent_type == agent_type
+    )
+
+
+def _has_successor() -> ColumnElement[bool]:
+    newer = aliased(ContextVersion)
+    return (
+        select(newer.version_id)
+        .where(
+            newer.customer_id == ContextVersion.customer_id,
+            newer.agent_type == ContextVersion.agent_type,
+            newer.version_id > ContextVersion.version_id,
+        )
+        .exists()
+    )
+
+
+def _position(cursor: str) -> int:
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        error = InvalidRequest("the cursor is not one of ours")
+        raise error.with_fields(FieldError("/query/cursor", "pass `next_cursor` of the page before, unchanged"))
+    return int(cursor)
+
+
+def _entry(row: ContextVersion) -> HistoryEntry:
+    return HistoryEntry(
+        customer_id=row.customer_id,
+        agent_type=row.agent_type,
+        context_version=row.context_version,
+        content=row.content,
+        sources=row.sources or {},
+        at=row.at,
+    )

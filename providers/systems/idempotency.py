@@ -12,7 +12,7 @@ from models.clock import WallClock, utc_now
 from models.errors import Conflict, IdempotencyMismatch, InProgress
 from models.ids import NewId, new_id
 from providers.database import Database
-from providers.tables import IdempotencyKey
+from providers.record_tables import IdempotencyKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

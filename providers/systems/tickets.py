@@ -5,16 +5,17 @@ from __future__ import annotations
 from sqlalchemy import update
 
 from models.clock import WallClock, utc_now
+from models.enrichment.events import OUTDATED, EventType
 from models.errors import NotFound
 from models.ids import NewId, new_id
 from models.workflows.types import Channel
 from providers.database import Database
-from providers.systems.outbox import enqueue
+from providers.systems.outbox import enqueue, enqueue_context_change
 from providers.tables import Ticket, TicketStatus
 
 
 class SqlTicketSystem:
-    """Opens tickets and adds to them; the outbox tells other systems of both."""
+    """Opens tickets and adds to them; the outbox tells other systems of both, and our caches of new tickets."""
 
     def __init__(self, database: Database, *, clock: WallClock = utc_now, ids: NewId = new_id) -> None:
         self._database = database
@@ -44,6 +45,8 @@ class SqlTicketSystem:
             )
             payload = {"customer_id": customer_id, "priority": priority, "reason": reason}
             enqueue(session, topic="ticket.opened", subject_id=ticket_id, payload=payload, at=now)
+            if customer_id is not None:
+                enqueue_context_change(session, customer_id, tags=OUTDATED[EventType.TICKET_CHANGED], at=now)
         return ticket_id
 
     async def comment(self, ticket_id: str, body: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +17,8 @@ import yaml
 from pydantic import BaseModel
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.launch import free_port, haproxy_binary
+from deployments.metrics_table import METRICS
 from models.settings import LanguageModelSettings, VLLMSettings, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,3 +117,41 @@ def test_cluster_file_is_valid_for_the_cluster_launcher() -> None:
 def test_node_types_carry_the_label_that_deployments_select(name: str) -> None:
     cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     assert cluster["available_node_types"][name]["labels"] == {"ray-subcluster": name}
+
+
+def test_every_dashboard_asks_only_for_metrics_that_exist_with_their_labels() -> None:
+    asked = []
+    for file in (ROOT / "deploy" / "grafana").glob("*.json"):
+        dashboard = json.loads(file.read_text())
+        asked += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert asked
+    for expression in asked:
+        names = set(re.findall(r"\bray_([a-z0-9_]+)", expression))
+        assert names, expression
+        metrics = [METRICS[name.removesuffix("_bucket")] for name in names]
+        known = {label for metric in metrics for label in metric.labels} | {"le"}
+        grouped = {label.strip() for group in re.findall(r"\bby \(([^)]*)\)", expression) for label in group.split(",")}
+        filtered = {
+            label for group in re.findall(r"\{([^}]*)\}", expression) for label in re.findall(r"(\w+)[=!]", group)
+        }
+        assert grouped | filtered <= known, expression
+
+
+def test_haproxy_sends_reads_of_one_customer_to_one_replica_and_opens_nothing_to_the_network(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    application = next(one for one in serve_config()["applications"] if one["route_prefix"] == "/api/v1/customers")
+    config.write_text(
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n    timeout server 1s\n"
+        "    balance leastconn\n"
+        f"frontend metrics\n    bind :{free_port()}\n"
+        f"frontend front\n    bind *:{free_port()}\n    default_backend http-{application['name']}\n"
+        f"backend http-{application['name']}\n    server a 127.0.0.1:1\n    server b 127.0.0.1:2\n"
+    )
+    command = ["sh", str(ROOT / "deploy" / "haproxy.sh"), "-c", "-f", str(config)]
+    checked = subprocess.run(command, env={**os.environ, "HAPROXY_BINARY": haproxy_binary()}, check=False)
+    assert checked.returncode == 0
+    lines = [line.strip() for line in config.read_text().splitlines()]
+    assert [line for line in lines if line.startswith("bind")] == [
+        line for line in lines if line.startswith("bind 127.0.0.1:")
+    ]
+    assert lines.index("balance hash path,word(4,/)") > lines.index(f"backend http-{application['name']}")

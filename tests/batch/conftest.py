@@ -13,7 +13,7 @@ import ray
 
 from batch.mapping import prepare_ray_data
 from demo.seed import seed
-from models.campaign.config import CampaignConfig, load_campaign_config
+from models.campaign.config import CampaignConfig, HoldBack, load_campaign_config
 from models.campaign.frames import ToneFrame
 from models.campaign.types import Tone
 from providers.database import migrate
@@ -42,8 +42,14 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def config() -> CampaignConfig:
+def demo_config() -> CampaignConfig:
     return load_campaign_config(ROOT / "config" / "campaign" / "demo.yaml")
+
+
+@pytest.fixture(scope="session")
+def config(demo_config: CampaignConfig) -> CampaignConfig:
+    """The demo campaign, but it holds nobody back."""
+    return demo_config.model_copy(update={"hold_back": HoldBack()})
 
 
 @pytest.fixture(scope="session")

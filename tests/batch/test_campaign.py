@@ -31,7 +31,13 @@ Frames = Mapping[Tone, ToneFrame]
 
 
 async def run_campaign(
-    config: CampaignConfig, frames: Frames, engines: Engines, folder: Path, *, audit: AuditInMemory | None = None
+    config: CampaignConfig,
+    frames: Frames,
+    engines: Engines,
+    folder: Path,
+    *,
+    audit: AuditInMemory | None = None,
+    customers: int | None = 200,
 ) -> tuple[CampaignReport, AuditInMemory]:
     audit = audit or AuditInMemory()
     heard: list[str] = []
@@ -44,7 +50,9 @@ async def run_campaign(
         frames,
         engines,
         audit,
-        Run(campaign_id="cpn_test", as_of=AS_OF, customers=200, report_dir=folder, hash_salt="salt", shard_size=64),
+        Run(
+            campaign_id="cpn_test", as_of=AS_OF, customers=customers, report_dir=folder, hash_salt="salt", shard_size=64
+        ),
         clock=lambda: datetime.now(UTC),
         new_id=lambda prefix: f"{prefix}_x",
         progress=progress,
@@ -79,6 +87,7 @@ async def test_a_campaign_from_customers_to_report(
     assert found["engagement"] == "simulated"
     assert sum(segment["size"] for segment in found["segments"]) == 200
     assert found["audience"]["left_out_without_consent"] > 0
+    assert found["audience"]["held_back"] == {"customers": 0, "unread": 0, "reasons": {}}
     variants = [variant for segment in found["segments"] for variant in segment["variants"]]
     assert len(variants) == 3 * len(found["segments"]) == len(audit.records)
     for variant in variants:

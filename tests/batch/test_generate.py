@@ -13,7 +13,7 @@ import ray
 
 from batch import generate as command
 from batch.columns import TEXTS, table
-from batch.generate import Summary, generate
+from batch.generate import Summary, check_model, generate
 from batch.stages.texts import GenerateTexts, GenerationOptions
 from models.errors import ConfigurationError, ModelRateLimited, ModelRefused, ModelUnavailable, Overloaded
 from models.llm.types import LanguageModelReply, LanguageModelRequest, Usage
@@ -262,3 +262,14 @@ def test_wrong_arguments_are_named_before_anything_starts(
     assert code == command.WRONG_INPUT
     printed = capsys.readouterr()
     assert named in printed.out + printed.err
+
+
+@pytest.mark.parametrize("model", ["extractive", "scripted", "scripted:tokens=3"])
+def test_a_model_of_the_graph_is_taken(model: str) -> None:
+    check_model(model, ["extractive", "scripted:tokens=20"])
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "extractive:x", "vllm"])
+def test_a_model_that_the_graph_has_not_is_told_before_any_row(model: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--model: .*it has: extractive, scripted:tokens=20"):
+        check_model(model, ["extractive", "scripted:tokens=20"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,26 @@ import numpy as np
 import pytest
 from ray import serve
 
-from batch.handles import APPLICATION, graph_is_running, shared_embedder, shared_language_model, shared_safety
+from batch.handles import (
+    APPLICATION,
+    CONTEXT_APPLICATION,
+    graph_is_running,
+    shared_contexts,
+    shared_embedder,
+    shared_language_model,
+    shared_safety,
+)
 from models.embedding.protocol import Vectors
-from models.errors import DeadlineExceeded, ModelRefused, ModelUnavailable, Overloaded, SafetyUnavailable
+from models.enrichment.types import ContextRequest, EnrichedContext
+from models.errors import (
+    ContextEnrichmentError,
+    DeadlineExceeded,
+    Forbidden,
+    ModelRefused,
+    ModelUnavailable,
+    Overloaded,
+    SafetyUnavailable,
+)
 from models.llm.types import ChatMessage, LanguageModelReply, LanguageModelRequest, Role
 from models.resilience.deadline import Deadline
 from models.safety.types import Decision, Purpose, Verdict
@@ -39,6 +58,29 @@ class Safety:
         if "fail" in texts:
             raise SafetyUnavailable("moderation is away")
         return [Verdict(decision=Decision.ALLOW, policy_version=purpose.value) for _ in texts]
+
+
+class Enrichment:
+    """Knows nobody but customer_1; tells on whose behalf it was asked."""
+
+    async def enrich_many(
+        self, customer_ids: list[str], request: ContextRequest, principal: str, request_id: str
+    ) -> dict[str, EnrichedContext]:
+        if request.agent_type == "billing":
+            raise Forbidden("agent type billing does not see account_health")
+        context = EnrichedContext(
+            customer_id="customer_1",
+            agent_type=request.agent_type,
+            context_version=principal,
+            enriched_at=datetime(2026, 11, 1, tzinfo=UTC),
+            outcomes=(),
+        )
+        return {one: context for one in customer_ids if one == context.customer_id}
+
+    async def enrich(
+        self, customer_id: str, request: ContextRequest, principal: str, request_id: str
+    ) -> EnrichedContext:
+        return (await self.enrich_many([customer_id], request, principal, request_id))[customer_id]
 
 
 class LanguageModel:
@@ -77,6 +119,8 @@ def _graph(folder: Path) -> Iterator[None]:
     assert not graph_is_running()
     with pytest.raises(ModelUnavailable):
         shared_embedder("m")
+    with pytest.raises(ContextEnrichmentError):
+        shared_contexts()
     small = {"num_cpus": 0.1}
     serve.start(proxy_location="Disabled")
     deployment: Any = serve.deployment
@@ -93,6 +137,8 @@ def _graph(folder: Path) -> Iterator[None]:
         ).bind(folder),
     ]
     serve.run(deployment(Ingress, ray_actor_options=small).bind(*others), name=APPLICATION, route_prefix=None)
+    enrichment = deployment(Enrichment, name="enrichment", ray_actor_options=small).bind()
+    serve.run(enrichment, name=CONTEXT_APPLICATION, route_prefix=None)
     yield
     shutdown: Any = serve.shutdown
     shutdown()
@@ -113,6 +159,19 @@ async def test_a_campaign_shares_the_models_of_the_graph() -> None:
     assert [verdict.policy_version for verdict in verdicts] == ["campaign", "campaign"]
     blocked = await gate.check(["fail", "a"], purpose=Purpose.CAMPAIGN)
     assert [(verdict.decision, verdict.available) for verdict in blocked] == [(Decision.BLOCK, False)] * 2
+
+
+@pytest.mark.usefixtures("_graph")
+async def test_a_campaign_shares_the_contexts_of_the_graph() -> None:
+    contexts = shared_contexts()
+    request = ContextRequest(deadline=Deadline.after(30), agent_type="success")
+    found = await contexts.enrich_many(("customer_1", "customer_2"), request)
+    assert [(one, context.agent_type, context.context_version) for one, context in found.items()] == [
+        ("customer_1", "success", "campaign")
+    ]
+    assert await contexts.enrich("customer_1", request) == found["customer_1"]
+    with pytest.raises(Forbidden, match="does not see account_health"):
+        await contexts.enrich_many(["customer_1"], replace(request, agent_type="billing"))
 
 
 def asked(question: str) -> LanguageModelRequest:

@@ -1,14 +1,16 @@
-"""Real parts that contract suites share: MiniLM and a Chroma server."""
+"""Real parts that contract suites share: MiniLM, a Chroma server and a Redis."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis.asyncio import Redis
 
 from models.embedding.sentence_transformers import SentenceTransformerEmbedder
 from tests.fakes.chroma_server import ChromaServer
+from tests.fakes.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +29,18 @@ def chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A running Redis; suites keep apart by prefixes of their own."""
+    server = RedisServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    client = Redis.from_url(redis_server.url, socket_timeout=5)
+    yield client
+    await client.aclose()

@@ -80,8 +80,11 @@ WIRE: dict[str, tuple[str, str]] = {
     "azure responses": ("azure_openai", "responses"),
 }
 
+#: Engines with words of their own, tools and schemas; the extractive one only quotes.
+GENERATIVE = ("scripted", *WIRE)
 
-@pytest.fixture(params=["extractive", "scripted", *WIRE])
+
+@pytest.fixture(params=["extractive", *GENERATIVE])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -171,9 +174,8 @@ async def test_a_cut_reply_says_so(stage: Stage) -> None:
     assert reply.finish_reason is FinishReason.LENGTH
 
 
+@pytest.mark.parametrize("name", GENERATIVE, indirect=True)
 async def test_text_without_passages_is_left_as_it_is(stage: Stage) -> None:
-    if not stage.model.capabilities.free_text:
-        pytest.skip("the engine has no text of its own")
     stage.says("See [1] ", "and NO_ANSWER")
     question = asking("Hello", passages=(), model="scripted:text=See%20[1]%20and%20NO_ANSWER")
     pieces, reply = await streamed(stage.model, question)
@@ -181,9 +183,8 @@ async def test_text_without_passages_is_left_as_it_is(stage: Stage) -> None:
     assert reply.citations == ()
 
 
+@pytest.mark.parametrize("name", GENERATIVE, indirect=True)
 async def test_a_demanded_tool_is_called_with_arguments_that_parse(stage: Stage) -> None:
-    if not stage.model.capabilities.tools:
-        pytest.skip("the engine calls no tools")
     stage.calls("find_order", '{"order', '": "A1"}')
     demand = asking("Where is A1?", passages=(), tools=TOOLS, tool_choice=ToolChoice(name="find_order"))
     pieces, reply = await streamed(stage.model, demand)
@@ -209,9 +210,8 @@ async def test_a_demanded_tool_is_called_with_arguments_that_parse(stage: Stage)
     assert after.tool_calls == ()
 
 
+@pytest.mark.parametrize("name", GENERATIVE, indirect=True)
 async def test_a_schema_is_filled_and_not_taken_for_citations(stage: Stage) -> None:
-    if not stage.model.capabilities.schema:
-        pytest.skip("the engine fills no schema")
     stage.says('{"stars": 4, "why"', ': "the fast [1] refund"}')
     request = asking(QUESTION, response_schema=SCHEMA)
     pieces, reply = await streamed(stage.model, request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis.asyncio import Redis
@@ -17,20 +16,6 @@ from tests.fakes.redis_server import RedisServer
 DAY = Scope(key="day:2026-05-04", limit_usd=10.0, keep_s=60.0, renews_in_s=3600.0)
 CAMPAIGN = Scope(key="campaign:cpn_1", limit_usd=4.0, keep_s=60.0)
 UNLIMITED = Scope(key="shop:7", limit_usd=None, keep_s=60.0)
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
-    client = Redis.from_url(redis_server.url, socket_timeout=5)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis.asyncio import Redis
@@ -17,20 +16,6 @@ from tests.waiting import until
 
 #: So slow that nothing refills during a test.
 FIXED = Limit(capacity=60, per_second=0.001)
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
-    client = Redis.from_url(redis_server.url, socket_timeout=5)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture(params=["memory", "redis"])

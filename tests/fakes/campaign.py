@@ -1,16 +1,21 @@
-"""Stand-ins for what a campaign relies on: knowledge by shared words, a gate by forbidden words, an audit in memory."""
+"""Stand-ins for what a campaign relies on: contexts by id, knowledge and gate by words, an audit in memory."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from batch.engines import Engines
 from models.campaign.protocol import Audience
 from models.embedding.protocol import Vectors
-from models.errors import DatabaseUnavailable, KnowledgeUnavailable
+from models.enrichment.protocol import ContextSource
+from models.enrichment.types import AccountHealth, ContextRequest, EnrichedContext, SupportHistory
+from models.errors import ContextEnrichmentError, DatabaseUnavailable, KnowledgeUnavailable
 from models.knowledge.protocol import KnowledgeSearch
 from models.knowledge.types import Chunk, DocumentKind, Passage
 from models.resilience.deadline import Deadline
@@ -18,6 +23,55 @@ from models.safety.protocol import SafetyGate
 from models.safety.types import AuditRecord, Decision, Finding, Harm, Purpose, Verdict
 from providers.database import Database
 from providers.systems.audience import SqlAudience
+
+
+class ContextsById:
+    """Everyone is well, but for those of whom one thing or another is told.
+
+    Of `partial` nothing but the account's health is read; the first `failures` calls are answered with none of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        overdue: Collection[str] = (),
+        tickets: Collection[str] = (),
+        partial: Collection[str] = (),
+        unknown: Collection[str] = (),
+        failures: int = 0,
+    ) -> None:
+        self._overdue, self._tickets, self._partial, self._unknown = overdue, tickets, partial, unknown
+        self._failures = failures
+        self.asked: list[tuple[list[str], ContextRequest]] = []
+
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        return (await self.enrich_many([customer_id], request))[customer_id]
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        self.asked.append((list(customer_ids), request))
+        failing, self._failures = self._failures > 0, self._failures - 1
+        return {one: self._context(one, request, failing) for one in customer_ids if one not in self._unknown}
+
+    def _context(self, customer_id: str, request: ContextRequest, failing: bool) -> EnrichedContext:
+        flags = ("High churn risk", *(["Payment overdue"] if customer_id in self._overdue else []))
+        health = AccountHealth(red_flags=flags, yellow_flags=(), green_flags=())
+        support = SupportHistory(
+            total_conversations=0,
+            avg_csat=None,
+            open_tickets=3 if customer_id in self._tickets else 2,
+            last_conversation_at=None,
+            common_topics=(),
+        )
+        asked = () if failing or request.providers is None else request.providers
+        return EnrichedContext(
+            customer_id=customer_id,
+            agent_type=request.agent_type,
+            context_version="1",
+            enriched_at=datetime(2026, 11, 1, tzinfo=UTC),
+            outcomes=(),
+            account_health=health if "account_health" in asked else None,
+            support_history=support if "support_history" in asked and customer_id not in self._partial else None,
+        )
 
 
 class WordKnowledge:
@@ -103,17 +157,31 @@ class AuditInMemory:
     def record(self, record: AuditRecord) -> None:
         self.records.append(record)
 
+    async def record_durably(self, records: Sequence[AuditRecord], *, timeout_s: float) -> None:
+        self.records += records
+        await self.flush()
+
     async def flush(self) -> None:
         if self._away:
             raise DatabaseUnavailable("the database does not answer")
 
 
 def campaign_engines(
-    url: str, articles: Path, *, forbidden: Sequence[str] = (), knowledge_away: bool = False
+    url: str,
+    articles: Path,
+    *,
+    forbidden: Sequence[str] = (),
+    knowledge_away: bool = False,
+    contexts: ContextSource | None = None,
+    closed: Path | None = None,
 ) -> Engines:
-    """The real audience of a database, and fakes for the two models."""
+    """The real audience of a database, and fakes for the rest.
+
+    Without `contexts` they are away; the file `closed` is there once they have been closed.
+    """
     return Engines(
         audience=partial(_audience, url),
+        contexts=partial(_contexts, contexts, closed),
         knowledge=partial(_knowledge, articles, knowledge_away),
         safety=partial(_gate, tuple(forbidden)),
         source="fakes",
@@ -122,6 +190,15 @@ def campaign_engines(
 
 async def _audience(url: str) -> Audience:
     return SqlAudience(Database(url, pool_size=1))
+
+
+@asynccontextmanager
+async def _contexts(contexts: ContextSource | None, closed: Path | None) -> AsyncIterator[ContextSource]:
+    if contexts is None:
+        raise ContextEnrichmentError("the application is away")
+    yield contexts
+    if closed is not None:
+        await asyncio.to_thread(closed.touch)
 
 
 async def _knowledge(articles: Path, away: bool) -> KnowledgeSearch:

@@ -6,11 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 import httpx2
+import orjson
 from openai import AsyncOpenAI
 
 from deployments.ingress.http import build_api, build_context_api
@@ -22,7 +23,9 @@ from deployments.ingress.services import (
     DependencyReport,
     DependencyState,
 )
-from models.enrichment.types import ContextReading, ReadFormat, ServedFrom
+from models.enrichment.events import Event
+from models.enrichment.history import FieldChange, HistoryPage, diff
+from models.enrichment.types import ContextReading, ContextRequest, HistoryEntry, ReadFormat, ServedFrom
 from models.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -31,9 +34,9 @@ from models.errors import (
     UnknownAgentType,
     UnknownCustomer,
 )
-from models.resilience.deadline import Deadline
 from models.settings import Settings
 from providers.systems.campaigns import CampaignRun, CampaignStatus
+from providers.systems.events import Accepted
 from providers.systems.idempotency import Fresh, Replay
 from tests.fakes.models import FakeEmbedder, FakeGate, FakeLanguageModel
 from tests.fakes.talks import NOW, FakeConversation, FakeRouter
@@ -45,41 +48,23 @@ class FakeReader:
 
     body: bytes = b'{"customer_id":"customer_123", "complete":true}'
     fails: BaseException | None = None
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    masked: bool = False
+    strategy: str = ""
+    calls: list[ContextRequest] = field(default_factory=list)
 
-    async def read(
-        self,
-        customer_id: str,
-        *,
-        agent_type: str,
-        deadline: Deadline,
-        max_age_ms: int | None = None,
-        force_refresh: bool = False,
-        required: Sequence[str] = (),
-        format: ReadFormat = ReadFormat.JSON,
-        max_tokens: int | None = None,
-    ) -> ContextReading:
+    async def read(self, customer_id: str, request: ContextRequest) -> ContextReading:
         if self.fails is not None:
             raise self.fails
         if customer_id != "customer_123":
             raise UnknownCustomer("there is no customer with this id")
-        if agent_type == "astrologer":
+        if request.agent_type == "astrologer":
             raise UnknownAgentType("there is no such agent type")
-        hit = any(call["format"] is format for call in self.calls) and not force_refresh
-        self.calls.append(
-            {
-                "agent_type": agent_type,
-                "remaining_s": deadline.remaining_s(),
-                "max_age_ms": max_age_ms,
-                "force_refresh": force_refresh,
-                "required": required,
-                "format": format,
-                "max_tokens": max_tokens,
-            }
-        )
+        hit = any(call.format is request.format for call in self.calls) and not request.force_refresh
+        self.calls.append(request)
+        prompt = request.format is ReadFormat.PROMPT
         return ContextReading(
-            body=b"Customer: Acme Corp" if format is ReadFormat.PROMPT else self.body,
-            media_type="text/plain; charset=utf-8" if format is ReadFormat.PROMPT else "application/json",
+            body=b"Customer: Acme Corp" if prompt else self.body,
+            media_type="text/plain; charset=utf-8" if prompt else "application/json",
             served_from=ServedFrom.L1 if hit else ServedFrom.ORIGIN,
             complete=True,
             age_ms=2500 if hit else 0,
@@ -87,10 +72,71 @@ class FakeReader:
             context_version="v-1",
             cache_hit=hit,
             elapsed_ms=0.1,
+            masked=self.masked,
+            strategy=self.strategy,
         )
 
-    async def invalidate(self, customer_id: str) -> None:
-        return None
+    async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
+        if self.fails is not None:
+            raise self.fails
+        self.calls.append(request)
+        return orjson.dumps({"contexts": [], "unknown": list(customer_ids), "complete": True})
+
+
+@dataclass
+class FakeContextDesk:
+    """Reads through the reader; remembers what was invalidated, and accepts an event id once."""
+
+    reader: FakeReader
+    read: list[list[str]] = field(default_factory=list)
+    invalidated: list[tuple[list[str], list[str]]] = field(default_factory=list)
+    events: dict[str, Event] = field(default_factory=dict)
+    fails: BaseException | None = None
+
+    async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
+        self.read.append(list(customer_ids))
+        return await self.reader.read_many(customer_ids, request)
+
+    async def invalidate(self, customer_ids: Sequence[str], tags: Sequence[str]) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.invalidated.append((list(customer_ids), list(tags)))
+
+    async def accept(self, events: Sequence[Event]) -> Accepted:
+        if self.fails is not None:
+            raise self.fails
+        named = [
+            replace(event, event_id=event.event_id or f"evt_made_{number}")
+            for number, event in enumerate(events, len(self.events))
+        ]
+        new = {event.event_id: event for event in named if event.event_id not in self.events}
+        self.events |= new
+        return Accepted(event_ids=tuple(event.event_id for event in named), new=tuple(new.values()))
+
+
+@dataclass
+class FakeHistory:
+    """The versions of `customer_123`, the newest first."""
+
+    entries: list[HistoryEntry] = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    async def page(self, customer_id: str, *, agent_type: str, limit: int, cursor: str | None) -> HistoryPage:
+        self.asked.append((customer_id, agent_type))
+        start = int(cursor or 0)
+        rest = self.entries[start + limit :]
+        return HistoryPage(
+            entries=tuple(self.entries[start : start + limit]),
+            preceding=rest[0] if rest else None,
+            next_cursor=str(start + limit) if rest else None,
+        )
+
+    async def compare(self, customer_id: str, *, agent_type: str, older: str, newer: str) -> Sequence[FieldChange]:
+        self.asked.append((customer_id, agent_type))
+        found = {entry.context_version: entry for entry in self.entries}
+        if not {older, newer} <= found.keys():
+            raise NotFound("this context has no such version")
+        return diff(found[older], found[newer])
 
 
 @dataclass
@@ -213,6 +259,7 @@ class World:
     embedder: FakeEmbedder = field(default_factory=FakeEmbedder)
     gate: FakeGate = field(default_factory=FakeGate)
     reader: FakeReader = field(default_factory=FakeReader)
+    history: FakeHistory = field(default_factory=FakeHistory)
     campaigns: FakeCampaigns = field(default_factory=FakeCampaigns)
     idempotency: FakeIdempotency = field(default_factory=FakeIdempotency)
     readiness: FakeReadiness = field(default_factory=FakeReadiness)
@@ -220,6 +267,7 @@ class World:
     metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
 
     def __post_init__(self) -> None:
+        self.contexts = FakeContextDesk(self.reader)
         self.api = build_api(
             ApiServices(
                 router=self.router,
@@ -227,6 +275,7 @@ class World:
                 language_model=self.language_model,
                 embedder=self.embedder,
                 safety=self.gate,
+                context=self.contexts,
                 campaigns=self.campaigns,
                 idempotency=self.idempotency,
                 readiness=self.readiness,
@@ -237,7 +286,10 @@ class World:
             self.settings,
         )
         self.context = build_context_api(
-            ContextServices(reader=self.reader, rate_limiter=self.rate_limiter, metrics=self.metrics), self.settings
+            ContextServices(
+                reader=self.reader, history=self.history, rate_limiter=self.rate_limiter, metrics=self.metrics
+            ),
+            self.settings,
         )
 
     @asynccontextmanager

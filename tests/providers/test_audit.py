@@ -17,8 +17,8 @@ from models.errors import DatabaseUnavailable
 from models.safety.protocol import AuditLog
 from models.safety.types import AuditRecord
 from providers.database import Database, migrate
+from providers.record_tables import AuditLine
 from providers.systems.audit import SqlAuditLog, first_break
-from providers.tables import AuditLine
 
 NOW = datetime(2026, 3, 14, 16, 45, 0, 17, tzinfo=UTC)
 
@@ -99,6 +99,37 @@ async def test_after_a_flush_everything_taken_is_there(database: Database) -> No
         await log.flush()
         assert await stored(database) == ["aud_1"]
         await log.flush()
+
+
+async def test_what_must_be_durable_is_there_when_the_call_returns(database: Database) -> None:
+    async with writing(SqlAuditLog(database, group_s=3600)) as log:
+        log.record(line(1))
+        await log.record_durably([line(2), line(3)], timeout_s=10)
+        assert await stored(database) == ["aud_1", "aud_2", "aud_3"]
+        await log.record_durably([], timeout_s=10)
+
+
+async def test_what_cannot_be_made_durable_is_refused_and_kept(observed: Observed) -> None:
+    log = SqlAuditLog(observed, group_s=0.01)
+    async with writing(log):
+        observed.fail_before = 1
+        with pytest.raises(DatabaseUnavailable):
+            await log.record_durably([line(1)], timeout_s=10)
+        with pytest.raises(DatabaseUnavailable, match="in time"):
+            await log.record_durably([line(2)], timeout_s=0)
+        await log.record_durably([line(3)], timeout_s=10)
+        assert await stored(observed) == ["aud_1", "aud_2", "aud_3"]
+        assert await first_break(observed, log.writer_id) is None
+
+
+async def test_a_line_that_was_dropped_is_not_called_durable(observed: Observed) -> None:
+    log = SqlAuditLog(observed, group_s=3600, max_pending=2)
+    async with writing(log):
+        with pytest.raises(DatabaseUnavailable, match="1 audit lines"):
+            await log.record_durably([line(1), line(2), line(3)], timeout_s=10)
+        with pytest.raises(DatabaseUnavailable, match="1 audit lines"):
+            await log.flush()
+        assert await stored(observed) == ["aud_1", "aud_2"]
 
 
 async def test_closing_writes_what_is_pending(database: Database) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import sqlite3
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,11 +14,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from models.errors import ConfigurationError, DatabaseUnavailable
 from providers.database import Database, migrate
-from providers.tables import Account, AuditLine, Incident, Table
+from providers.queries import Query
+from providers.record_tables import AuditLine
+from providers.table_types import Table
+from providers.tables import Account, Incident
 from tests.providers.conftest import EmptyDatabase
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -387,3 +392,102 @@ async def test_a_restarted_server_costs_at_most_the_request_under_way(postgres: 
 def test_a_url_we_cannot_serve_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigurationError):
         Database(url)
+
+
+class TestRead:
+    """`read`: one synchronous piece of reading, off the event loop."""
+
+    def total(self, connection: Connection) -> int:
+        return connection.scalar(select(func.count()).select_from(Account)) or 0
+
+    async def test_sees_what_was_committed_before_it_was_asked(self, database: Database) -> None:
+        for number in range(5):
+            async with database.transaction() as session:
+                session.add(account(number))
+            assert await asyncio.gather(*(database.read(self.total) for _ in range(8))) == [number + 1] * 8
+
+    async def test_never_writes(self, database: Database) -> None:
+        def write(connection: Connection) -> None:
+            connection.execute(text("DELETE FROM accounts"))
+
+        async with database.transaction() as session:
+            session.add(account(1))
+        with contextlib.suppress(DatabaseUnavailable, DBAPIError):  # PostgreSQL refuses, SQLite undoes
+            await database.read(write)
+        assert await count(database) == 1
+
+    async def test_leaves_the_event_loop_free(self, database: Database) -> None:
+        entered, go_on = threading.Event(), threading.Event()
+
+        def wait(connection: Connection) -> int:
+            entered.set()
+            assert go_on.wait(20)
+            return self.total(connection)
+
+        if database.dialect == "postgresql":
+            pytest.skip("the driver of PostgreSQL waits in the event loop, and work there only waits for the server")
+        slow = asyncio.create_task(database.read(wait))
+        await asyncio.to_thread(entered.wait, 20)
+        assert await database.read(self.total) == 0  # another thread helps out
+        go_on.set()
+        assert await slow == 0
+
+    async def test_what_the_work_raises_arrives_and_harms_nobody_else(self, database: Database) -> None:
+        def fail(connection: Connection) -> int:
+            raise ZeroDivisionError
+
+        def ask_wrongly(connection: Connection) -> int:
+            connection.execute(text("SELECT nothing FROM nowhere"))
+            return 0
+
+        results = await asyncio.gather(
+            *(database.read(work) for work in (self.total, fail, self.total, ask_wrongly, self.total)),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [int, ZeroDivisionError, int, DatabaseUnavailable, int]
+
+    async def test_a_cancelled_read_leaves_no_connection_behind(self, database_url: str) -> None:
+        database = Database(database_url, pool_size=1, busy_timeout_s=2.0)
+        for _ in range(3):
+            reads = [asyncio.create_task(database.read(self.total)) for _ in range(4)]
+            await asyncio.sleep(0)
+            for read in reads:
+                read.cancel()
+            await asyncio.gather(*reads, return_exceptions=True)
+            assert await database.read(self.total) == 0
+        await database.close()
+        assert await database.read(self.total) == 0  # closed is not broken
+        await database.close()
+
+    async def test_a_file_removed_under_us_is_noticed(self, tmp_path: Path) -> None:
+        file = tmp_path / "rapport.db"
+        await asyncio.to_thread(migrate, f"sqlite+aiosqlite:///{file}")
+        database = Database(f"sqlite+aiosqlite:///{file}")
+        assert await database.read(self.total) == 0
+        copy = take_away(file)
+        with pytest.raises(DatabaseUnavailable):
+            await database.read(self.total)
+        put_back(file, copy)
+        assert await database.read(self.total) == 0
+        await database.close()
+
+    async def test_a_restarted_server_costs_no_read(self, postgres: EmptyDatabase) -> None:
+        url = postgres()
+        await asyncio.to_thread(migrate, url)
+        database = Database(url, pool_size=2)
+        query = Query(select(func.count()).select_from(Account))
+
+        def straight(connection: Connection) -> int:
+            return int(query.rows(connection)[0][0])
+
+        for work in (self.total, straight):
+            assert await asyncio.gather(*(database.read(work) for _ in range(4))) == [0] * 4
+            await _disconnect_everyone(url)
+            assert await asyncio.gather(*(database.read(work) for _ in range(4))) == [0] * 4
+        await database.close()
+
+    async def test_a_server_that_is_not_there_is_unavailable(self, tmp_path: Path) -> None:
+        database = Database(f"postgresql+asyncpg://postgres@/none?host={tmp_path}", busy_timeout_s=1.0)
+        with pytest.raises(DatabaseUnavailable):
+            await database.read(self.total)
+        await database.close()

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select
 
-from models.errors import Conflict, DatabaseUnavailable, IdempotencyMismatch, InProgress, NotFound
+from models.errors import (
+    CacheUnavailable,
+    Conflict,
+    DatabaseUnavailable,
+    IdempotencyMismatch,
+    InProgress,
+    NotFound,
+)
 from models.workflows.protocol import ComplianceSystem, CustomerDirectory, OrderSystem, TicketSystem
 from models.workflows.types import Channel, Severity
 from providers.database import Database
+from providers.record_tables import ComplianceRecord
 from providers.systems.campaigns import CampaignStatus, SqlCampaignRegistry
 from providers.systems.compliance import SqlComplianceSystem
 from providers.systems.customers import SqlCustomerDirectory
 from providers.systems.idempotency import Fresh, Replay, SqlIdempotencyStore
 from providers.systems.orders import SqlOrderSystem
-from providers.systems.outbox import SqlOutbox
+from providers.systems.outbox import CONTEXT_CHANGED, PendingMessage, SqlOutbox
 from providers.systems.tickets import SqlTicketSystem
-from providers.tables import Account, ComplianceRecord, Customer, Ticket
+from providers.tables import Account, Customer, Ticket
 
 NOW = datetime(2026, 3, 14, 16, 45, tzinfo=UTC)
 
@@ -71,8 +80,15 @@ async def test_an_opened_ticket_and_its_message_are_there(database: Database) ->
     async with database.session() as session:
         ticket = await session.get_one(Ticket, ticket_id)
     assert (ticket.status, ticket.opened_at, ticket.channel) == ("open", NOW, "chat")
-    (message,) = await SqlOutbox(database).pending()
-    assert (message.topic, message.subject_id) == ("ticket.opened", ticket_id)
+    opened, changed = await SqlOutbox(database).pending()
+    assert (opened.topic, opened.subject_id) == ("ticket.opened", ticket_id)
+    assert (changed.topic, changed.subject_id) == (CONTEXT_CHANGED, "customer_1")
+    assert "support_history" in changed.payload["tags"]
+
+
+async def test_a_ticket_of_nobody_changes_no_context(database: Database) -> None:
+    await open_ticket(database, customer_id=None)
+    assert await SqlOutbox(database).pending(topic=CONTEXT_CHANGED) == []
 
 
 async def test_what_is_added_to_a_ticket_stands_at_its_end_and_is_told(database: Database) -> None:
@@ -86,8 +102,8 @@ async def test_what_is_added_to_a_ticket_stands_at_its_end_and_is_told(database:
         assert (await session.get_one(Ticket, other)).body == "Help"
     first, second, third = body.split("\n\n")
     assert (first, second[:15], third) == ("Help", "Customer: still", "Customer: hello?")
-    told = [(message.topic, message.subject_id) for message in await SqlOutbox(database).pending()]
-    assert told[2:] == [("ticket.commented", ticket_id)] * 2
+    told = await SqlOutbox(database).pending(topic="ticket.commented")
+    assert [message.subject_id for message in told] == [ticket_id] * 2
 
 
 async def test_a_ticket_that_does_not_exist_takes_no_comment(database: Database) -> None:
@@ -137,16 +153,47 @@ async def test_a_missing_database_is_named_as_such() -> None:
     await database.close()
 
 
-async def test_messages_are_delivered_in_order_and_confirmed_once(database: Database) -> None:
+async def test_messages_of_a_topic_are_delivered_in_order_until_they_arrive(database: Database) -> None:
     outbox = SqlOutbox(database, clock=Clock())
     tickets = [await open_ticket(database) for _ in range(3)]
-    first, second, third = await outbox.pending()
-    assert [first.subject_id, second.subject_id, third.subject_id] == tickets
-    await outbox.confirm([first.message_id])
-    await outbox.confirm([first.message_id])
-    await outbox.failed([second.message_id])
-    assert [(m.subject_id, m.attempts) for m in await outbox.pending()] == [(tickets[1], 1), (tickets[2], 0)]
-    assert len(await outbox.pending(limit=1)) == 1
+    arrived: list[str] = []
+    lost = 1
+
+    async def send(messages: Sequence[PendingMessage]) -> None:
+        nonlocal lost
+        if len(arrived) == 1 and lost:
+            lost -= 1
+            raise CacheUnavailable("gone")
+        arrived.extend(message.subject_id for message in messages)
+
+    assert await outbox.deliver(send, topic="ticket.opened", limit=1) == 1
+    with pytest.raises(CacheUnavailable):
+        await outbox.deliver(send, topic="ticket.opened", limit=1)
+    assert [(m.subject_id, m.attempts) for m in await outbox.pending(topic="ticket.opened")] == [
+        (tickets[1], 1),
+        (tickets[2], 0),
+    ]
+    assert await outbox.deliver(send, topic="ticket.opened") == 2
+    assert await outbox.deliver(send, topic="ticket.opened") == 0
+    assert arrived == tickets
+    assert len(await outbox.pending(topic=CONTEXT_CHANGED, limit=2)) == 2
+
+
+async def test_what_was_delivered_long_ago_is_removed_and_nothing_else(database: Database) -> None:
+    clock = Clock()
+    outbox = SqlOutbox(database, clock=clock)
+
+    async def send(messages: Sequence[PendingMessage]) -> None:
+        return None
+
+    await open_ticket(database)
+    await outbox.deliver(send, topic="ticket.opened")
+    clock.now += timedelta(days=7)
+    await open_ticket(database)
+    await outbox.deliver(send, topic="ticket.opened")
+    assert await outbox.remove_delivered(before=clock.now) == 1
+    assert await outbox.remove_delivered(before=clock.now) == 0
+    assert len(await outbox.pending(topic=CONTEXT_CHANGED)) == 2
 
 
 async def test_the_directory_knows_who_is_a_customer(database: Database) -> None:

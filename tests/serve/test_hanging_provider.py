@@ -20,6 +20,7 @@ from models.enrichment.selection import AgentViews
 from models.resilience.bucket import LeasedTokenBucket, MemoryTokenStore
 from models.settings import Settings
 from tests.fakes.enrichment import all_providers
+from tests.fakes.ingress import FakeHistory
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def url() -> Iterator[str]:
             providers.values(), views=AgentViews.load(), cache=TieredCache(LRUCache(entries=10))
         )
         limiter = CredentialLimiter(LeasedTokenBucket(MemoryTokenStore()))
-        app = build_context_api(ContextServices(reader=orchestrator, rate_limiter=limiter), Settings())
+        services = ContextServices(reader=orchestrator, history=FakeHistory(), rate_limiter=limiter)
+        app = build_context_api(services, Settings())
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None))
         servers.append(server)
         await server.serve()

@@ -52,6 +52,22 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, environment:
         load_settings(env_file=None)
 
 
+def test_a_list_that_is_no_json_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPPORT_LANGUAGE_MODEL__FALLBACKS", "extractive,openai")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(env_file=None)
+    assert "  RAPPORT_LANGUAGE_MODEL__FALLBACKS: not valid JSON" in str(caught.value).splitlines()
+    assert "extractive,openai" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["RAPPORT_COLOUR", "RAPPORT_SAFETY__COLOUR"])
+def test_an_unknown_setting_is_told_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "red")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(env_file=None)
+    assert str(caught.value).splitlines()[1:] == [f"  {name}: there is no such setting"]
+
+
 def test_a_malformed_key_table_is_told_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAPPORT_INGRESS__API_KEYS", '{"very-secret-key": {"nom": "a"}}')
     with pytest.raises(ConfigurationError) as caught:

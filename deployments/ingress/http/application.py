@@ -12,8 +12,9 @@ from starlette.applications import Starlette
 
 from deployments.ingress.background import Background
 from deployments.ingress.failures import install
-from deployments.ingress.http import campaigns, classify, messages, operations, sessions
+from deployments.ingress.http import campaigns, classify, context_bulk, events, messages, operations, sessions
 from deployments.ingress.http.context import ContextRoutes
+from deployments.ingress.http.context_history import HistoryRoutes
 from deployments.ingress.http.injection import Replica
 from deployments.ingress.http.openai import catalogue, chat, embeddings, moderations
 from deployments.ingress.http.openapi import describe
@@ -23,6 +24,8 @@ from models.settings import Settings
 
 ROUTERS = (
     classify.router,
+    context_bulk.router,
+    events.router,
     sessions.router,
     messages.router,
     campaigns.router,
@@ -65,8 +68,8 @@ def build_api(services: ApiServices, settings: Settings, *, echo_request_id: boo
 
 def build_context_api(services: ContextServices, settings: Settings, *, echo_request_id: bool = True) -> Envelope:
     """The context application, for the route prefix `/api/v1/customers`; its document is part of the main one."""
-    routes = ContextRoutes(services.reader, settings.context.deadline_ms).routes()
-    app = Starlette(routes=routes)
+    reads = ContextRoutes(services.reader, settings.context.deadline_ms)
+    app = Starlette(routes=[*reads.routes(), *HistoryRoutes(services.history).routes()])
     app.router.redirect_slashes = False
     install(app)
     return stack(

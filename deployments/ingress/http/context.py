@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments.ingress.auth import Principal
-from deployments.ingress.parameters import READ, SUMMARY, ContextQuery, Parameter, parse
+from deployments.ingress.parameters import READ, SUMMARY, Parameters
 from deployments.ingress.schemas import CUSTOMER_ID_PATTERN
 from models.enrichment.protocol import ContextReader
-from models.enrichment.types import ContextReading, ReadFormat, ServedFrom
+from models.enrichment.types import ContextReading, ContextRequest, ReadFormat, ServedFrom
 from models.errors import FieldError, InvalidRequest
 from models.resilience.deadline import Deadline
 
@@ -33,7 +34,7 @@ _CACHE_BYPASSED = "rapport-l2; fwd=request, rapport-l1; fwd=request"
 
 @dataclass(frozen=True, slots=True)
 class ContextRoutes:
-    """The routes below `/api/v1/customers`; `deadline_ms` is the time budget of a caller that names none."""
+    """The routes that read one customer's context; `deadline_ms` is the time budget of a caller that names none."""
 
     reader: ContextReader
     deadline_ms: int
@@ -45,49 +46,48 @@ class ContextRoutes:
         ]
 
     async def read(self, request: Request) -> Response:
-        customer_id, query = self._understand(request, READ)
-        return await self._answer(customer_id, query, ReadFormat(query.format))
+        customer_id, values = understand(request, READ)
+        return await self._answer(customer_id, values)
 
     async def summary(self, request: Request) -> Response:
-        customer_id, query = self._understand(request, SUMMARY)
-        return await self._answer(customer_id, query, ReadFormat.SUMMARY)
+        customer_id, values = understand(request, SUMMARY)
+        return await self._answer(customer_id, {**values, "format": ReadFormat.SUMMARY})
 
-    async def _answer(self, customer_id: str, query: ContextQuery, format: ReadFormat) -> Response:
-        reading = await self.reader.read(
-            customer_id,
-            agent_type=query.agent_type or "",
-            deadline=Deadline.after(query.deadline_ms / 1000),
-            max_age_ms=query.max_age_ms,
-            force_refresh=query.force_refresh,
-            required=query.required,
-            format=format,
-            max_tokens=query.max_tokens,
-        )
-        return Response(reading.body, headers=_headers(reading, query), media_type=reading.media_type)
-
-    def _understand(self, request: Request, allowed: tuple[Parameter, ...]) -> tuple[str, ContextQuery]:
-        customer_id = request.path_params["customer_id"]
-        if not _CUSTOMER_ID.fullmatch(customer_id):
-            error = InvalidRequest("the customer id is malformed")
-            raise error.with_fields(FieldError("/path/customer_id", f"must match {CUSTOMER_ID_PATTERN}"))
-        query = parse(request.scope["query_string"], allowed, deadline_ms=self.deadline_ms)
-        principal: Principal = request.state.principal
-        principal.require(query.agent_type)
-        return customer_id, query
+    async def _answer(self, customer_id: str, values: dict[str, Any]) -> Response:
+        deadline = Deadline.after(values.pop("deadline_ms", self.deadline_ms) / 1000)
+        wanted = ContextRequest(deadline=deadline, **values)
+        reading = await self.reader.read(customer_id, wanted)
+        return Response(reading.body, headers=_headers(reading, wanted), media_type=reading.media_type)
 
 
-def _headers(reading: ContextReading, query: ContextQuery) -> dict[str, str]:
+def understand(request: Request, parameters: Parameters) -> tuple[str, dict[str, Any]]:
+    """The customer's id and the query of a request. Raises `InvalidRequest`, and `Forbidden` for the agent type."""
+    customer_id = request.path_params["customer_id"]
+    if not _CUSTOMER_ID.fullmatch(customer_id):
+        error = InvalidRequest("the customer id is malformed")
+        raise error.with_fields(FieldError("/path/customer_id", f"must match {CUSTOMER_ID_PATTERN}"))
+    values = parameters.parse(request.scope["query_string"])
+    principal: Principal = request.state.principal
+    principal.require(values.get("agent_type"))
+    return customer_id, values
+
+
+def _headers(reading: ContextReading, wanted: ContextRequest) -> dict[str, str]:
     headers = {
-        "Cache-Status": _cache_status(reading, query),
+        "Cache-Status": _cache_status(reading, wanted),
         "Context-Complete": "true" if reading.complete else "false",
         "Context-Version": reading.context_version,
     }
     if reading.cache_hit:
         headers["Age"] = str(int(reading.age_ms / 1000))
+    if reading.masked:
+        headers["Context-Masked"] = "true"
+    if reading.strategy:
+        headers["Context-Strategy"] = reading.strategy
     return headers
 
 
-def _cache_status(reading: ContextReading, query: ContextQuery) -> str:
-    if query.force_refresh:
+def _cache_status(reading: ContextReading, wanted: ContextRequest) -> str:
+    if wanted.force_refresh:
         return _CACHE_BYPASSED
     return _CACHE_STATUS[reading.served_from].format(ttl=int(reading.ttl_ms / 1000))

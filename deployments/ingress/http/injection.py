@@ -10,7 +10,9 @@ from fastapi import Depends, Path, Request
 
 from deployments.ingress.auth import Principal
 from deployments.ingress.background import Background
+from deployments.ingress.errors import UnknownParameter
 from deployments.ingress.services import ApiServices
+from models.errors import FieldError
 from models.settings import Settings
 
 
@@ -32,6 +34,16 @@ async def replica_of(request: Request) -> Replica:
 async def principal_of(request: Request) -> Principal:
     principal: Principal = request.state.principal
     return principal
+
+
+async def refuse_query(request: Request) -> None:
+    """For routes without query parameters: one that asks for something must not be passed over in silence.
+
+    Raises `UnknownParameter` naming the first of them.
+    """
+    for name in request.query_params:
+        detail = "is not a query parameter of this route; remove it"
+        raise UnknownParameter("the query is not valid").with_fields(FieldError(f"/query/{name[:64]}", detail))
 
 
 Here = Annotated[Replica, Depends(replica_of)]

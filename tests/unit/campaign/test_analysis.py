@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from models.campaign.analysis import Conclusion, ExperimentState, Metric, analyse
-from models.campaign.statistics import Method, RatioState
 from models.campaign.types import TREATMENTS, Arm, CellSummary
+from models.statistics import Method, RatioState
 
 #: Visits of 4,000 customers in each arm.
 SAME = dict.fromkeys(Arm, 400)

@@ -14,7 +14,7 @@ import pytest
 
 from models.campaign.analysis import ExperimentState, analyse
 from models.campaign.config import load_campaign_config
-from models.campaign.reporting import CampaignReport, SegmentMessages, as_json, plain, render, summary, write_report
+from models.campaign.reporting import CampaignReport, SegmentMessages, as_json, render, summary, write_report
 from models.campaign.types import (
     FEATURE_NAMES,
     Arm,
@@ -22,6 +22,7 @@ from models.campaign.types import (
     CellSummary,
     CheckedVariant,
     Engagement,
+    HeldBack,
     NumberedCitation,
     Provenance,
     Segment,
@@ -33,6 +34,7 @@ from models.campaign.types import (
     VariantProblem,
 )
 from models.llm.types import Citation
+from models.plain import plain
 from models.safety.types import Decision, Finding, Harm
 
 NOW = datetime(2026, 11, 1, 8, tzinfo=UTC)
@@ -101,6 +103,7 @@ def report(decisions: Sequence[Decision] = (Decision.ALLOW, Decision.BLOCK), **c
         cells=CELLS,
         customers=2_000,
         without_consent=12,
+        held_back=HeldBack(),
         stages=(StageRecord(name="audience", state=StageState.COMPLETED, rows_in=2_000, rows_out=2_000),),
         started_at=NOW,
         finished_at=NOW + timedelta(seconds=3),
@@ -173,6 +176,24 @@ def test_the_summary_owns_up_to_silence_and_failures() -> None:
     assert "No message could be used for: loyal." in told
     assert "safety (failed)" in told
     assert "12 more were left out" in told
+
+
+def test_who_was_held_back_and_why_is_told_in_json_and_on_the_page() -> None:
+    reasons = {"Payment <overdue>": 8, "3 or more open tickets": 5, "A flag that nobody raises": 0}
+    held = report(held_back=HeldBack(customers=1_012, unread=1_001, reasons=reasons))
+    assert as_json(held)["audience"] == {
+        "customers": 2_000,
+        "left_out_without_consent": 12,
+        "held_back": {"customers": 1_012, "unread": 1_001, "reasons": reasons},
+    }
+    sentence = summary(held)[1]
+    assert sentence == (
+        "1,012 more are held back for now: Payment <overdue> (8), 3 or more open tickets (5), "
+        "their context could not be read (1,001); some for more than one reason."
+    )
+    assert sentence.replace("<", "&lt;").replace(">", "&gt;") in render(held)
+    assert "more than one" not in summary(report(held_back=HeldBack(customers=8, reasons={"Payment overdue": 8})))[1]
+    assert "held back" not in " ".join(summary(report()))
 
 
 def test_numbers_that_json_cannot_hold_become_null() -> None:

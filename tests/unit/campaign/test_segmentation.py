@@ -106,6 +106,11 @@ def test_clusters_need_customers_that_differ() -> None:
         (("retrieval", "limit"), 9, "retrieval.limit"),
         (("experiment", "alpha"), 0, "experiment.alpha"),
         (("seed",), "many", "seed"),
+        (("hold_back", "open_tickets"), 0, r"hold_back\.open_tickets"),
+        (("hold_back", "open_tickets"), True, r"hold_back\.open_tickets"),
+        (("hold_back", "red_flags"), "Payment overdue", r"hold_back\.red_flags"),
+        (("hold_back", "red_flags"), [""], r"hold_back\.red_flags\.0"),
+        (("hold_back", "yellow_flags"), [], r"hold_back\.yellow_flags"),
         (("colour",), "blue", "colour"),
     ],
 )

@@ -7,7 +7,8 @@ from statistics import fmean, stdev
 
 import pytest
 
-from models.campaign.statistics import (
+from models.campaign.stratified import exact_p, smallest_expected, stratum_weighted, weighted_newcombe
+from models.statistics import (
     Mean,
     Method,
     Proportion,
@@ -26,7 +27,6 @@ from models.campaign.statistics import (
     sample_ratio,
     wilson,
 )
-from models.campaign.stratified import exact_p, smallest_expected, stratum_weighted, weighted_newcombe
 
 N, M, W = 21_306, 21_307, 21_387
 VISITS = {"control": Proportion(2_262, N), "mens": Proportion(3_894, M), "womens": Proportion(3_238, W)}

@@ -52,6 +52,14 @@ async def classifier() -> ExemplarClassifier:
     return classifier
 
 
+async def test_a_request_that_is_like_no_example_is_not_claimed() -> None:
+    classifier = ExemplarClassifier(HashingEmbedder(), EXEMPLARS, nearest=2, min_confidence=0.0)
+    await classifier.load()
+    far, near = await classifier.classify(["change mi correo electrónico de contacto ahora", "please change my email"])
+    assert (near.category, near.abstained) == (Category.SERVICE_ACTION, False)
+    assert (far.category, far.abstained) == (Category.SERVICE_ACTION, True)
+
+
 @pytest.mark.parametrize(
     ("message", "category", "intent"),
     [

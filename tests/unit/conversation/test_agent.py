@@ -12,7 +12,7 @@ import pytest
 from models.classification.types import Category, Intent
 from models.conversation.agent import AgentConfig, ConversationAgent
 from models.conversation.handoff import HandoffDesk, PersonWish
-from models.enrichment.types import EnrichedContext, SubscriptionDetails
+from models.enrichment.types import ContextRequest, EnrichedContext, SubscriptionDetails
 from models.errors import (
     CacheUnavailable,
     Conflict,
@@ -56,21 +56,13 @@ class Context:
     error: Exception | None = None
     agent_types: list[str] = field(default_factory=list)
 
-    async def enrich(
-        self,
-        customer_id: str,
-        *,
-        agent_type: str,
-        deadline: Deadline,
-        force_refresh: bool = False,
-        required: Sequence[str] = (),
-    ) -> EnrichedContext:
-        self.agent_types.append(agent_type)
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        self.agent_types.append(request.agent_type)
         if self.error is not None:
             raise self.error
         return EnrichedContext(
             customer_id=customer_id,
-            agent_type=agent_type,
+            agent_type=request.agent_type,
             context_version="v9",
             enriched_at=START,
             outcomes=(),
@@ -85,6 +77,9 @@ class Context:
                 payment_overdue=False,
             ),
         )
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        return {customer_id: await self.enrich(customer_id, request) for customer_id in customer_ids}
 
 
 class Chat:
@@ -132,6 +127,11 @@ class Chat:
 @pytest.fixture
 async def chat() -> Chat:
     return await Chat().open()
+
+
+@pytest.mark.parametrize("text", ["Hello", "Do you have a shop in Lisbon?", "I want to talk to a human being"])
+async def test_a_reply_in_fixed_words_names_no_language_model(chat: Chat, text: str) -> None:
+    assert (await chat.say(text)).engine == "template"
 
 
 class TestQuestions:

@@ -12,6 +12,7 @@ import pytest
 from demo.acme import acme_rows
 from demo.generator import company_rows, customer_rows, gathered_rows
 from demo.rows import Rows
+from providers.table_types import Table
 from providers.tables import (
     Account,
     Contact,
@@ -22,7 +23,6 @@ from providers.tables import (
     OrderItem,
     ProductEvent,
     Subscription,
-    Table,
     Ticket,
 )
 

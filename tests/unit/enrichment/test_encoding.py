@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from models.enrichment.encoding import StoredContext, decode, encode, epoch_ms, splice, splice_summary, version_of
+from models.enrichment.encoding import StoredContext, encode, splice, splice_many, splice_summary, version_of
+from models.enrichment.records import epoch_ms
 from models.enrichment.types import (
-    SECTIONS,
     CustomerIntelligence,
     EnrichedContext,
     ProviderOutcome,
@@ -19,13 +19,13 @@ from models.enrichment.types import (
     ServedFrom,
     SupportHistory,
 )
-from tests.fakes.enrichment import ACME, NOW
+from tests.fakes.enrichment import ACME, MORE, NOW
 
 
 def context(*, states: dict[str, ProviderState] | None = None) -> EnrichedContext:
     states = states or {}
     outcomes = []
-    for position, name in enumerate(SECTIONS):
+    for position, name in enumerate(ACME):
         state = states.get(name, ProviderState.FRESH)
         as_of = NOW - timedelta(seconds=position) if state is ProviderState.FRESH else None
         outcomes.append(
@@ -76,7 +76,7 @@ def test_the_tier_is_named_for_the_whole_and_for_each_provider(tier: ServedFrom,
 
 
 def test_providers_without_data_have_no_age_wherever_they_stand() -> None:
-    for names in (["customer_intelligence"], ["account_health"], list(SECTIONS)):
+    for names in (["customer_intelligence"], ["account_health"], list(ACME)):
         body = read(stored(context(states=dict.fromkeys(names, ProviderState.ERROR))))
         for name, outcome in body["providers"].items():
             assert (outcome["age_ms"] is None) is (name in names)
@@ -89,32 +89,45 @@ def test_a_context_without_providers_is_still_json() -> None:
     assert read(stored(empty))["providers"] == {}
 
 
-def test_a_context_survives_being_stored() -> None:
-    value = context(states={"support_history": ProviderState.TIMEOUT})
-    assert decode(StoredContext.from_bytes(stored(value).to_bytes()), cache_hit=False) == value
-
-
-def test_stored_bytes_survive_text_that_looks_like_our_own() -> None:
+def test_text_that_looks_like_our_own_survives() -> None:
     profile = ACME["customer_intelligence"]
     assert isinstance(profile, CustomerIntelligence)
-    profile = replace(profile, company_name='"},"age_ms":1\n%d%s \\u2028 é🙂')
-    value = replace(context(), customer_intelligence=profile)
-    again = StoredContext.from_bytes(stored(value).to_bytes())
-    assert again == stored(value)
-    assert decode(again, cache_hit=False).customer_intelligence == profile
+    profile = replace(profile, company_name='"},"age_ms":1\n%d%s%% %(a)s \\u2028 é🙂')
+    body = read(stored(replace(context(), customer_intelligence=profile)))
+    assert body["customer_intelligence"]["company_name"] == profile.company_name
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b"garbage", b"{}\n{}", b"[]\n", b"null\n", b'{"lengths":[9]}\nshort'])
-def test_anything_else_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r".*"):
-        StoredContext.from_bytes(data)
+def test_relevance_stands_beside_the_rest() -> None:
+    value = stored(context())
+    body = json.loads(
+        splice(value, now_ms=0, served_from=ServedFrom.L1, deadline_ms=1, elapsed_ms=0, relevance={"a": 0.123456})
+    )
+    assert body["relevance"] == {"a": 0.1235}
+    assert body.keys() - read(value).keys() == {"relevance"}
 
 
-def test_a_truncated_value_is_refused() -> None:
-    whole = stored(context()).to_bytes()
-    for cut in (len(whole) - 1, len(whole) // 2, 10):
-        with pytest.raises(ValueError, match=r".*"):
-            StoredContext.from_bytes(whole[:cut])
+def test_a_section_that_is_not_shown_is_null() -> None:
+    assert read(stored(context()))["agent_performance"] is None
+
+
+def test_many_bodies_make_one() -> None:
+    bodies = [b'{"a":1}', b'{"a":2}']
+    for some in (bodies, []):
+        joined = json.loads(splice_many(some, unknown=["x"], complete=False, deadline_ms=250, elapsed_ms=1.5))
+        assert joined == {
+            "contexts": [json.loads(body) for body in some],
+            "unknown": ["x"],
+            "complete": False,
+            "deadline_ms": 250,
+            "elapsed_ms": 1.5,
+        }
+
+
+def test_real_time_sections_are_no_part_of_the_version() -> None:
+    with_activity = {**ACME, "current_activity": MORE["current_activity"]}
+    assert version_of("customer_123", "support", with_activity) == version_of("customer_123", "support", ACME)
+    with_news = {**ACME, "company_news": MORE["company_news"]}
+    assert version_of("customer_123", "support", with_news) != version_of("customer_123", "support", ACME)
 
 
 def test_versions_tell_content_apart() -> None:

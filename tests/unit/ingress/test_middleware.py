@@ -124,6 +124,8 @@ async def test_overload_is_503_at_once_and_passes() -> None:
             await world.router.arrived.acquire()
         refused = await client.post("/api/v1/classify", json=CLASSIFY)
         problem(refused, 503, "OVERLOADED")
+        labels = {"route": "/api/v1/classify", "method": "POST", "status": "503"}
+        assert ("http_requests_total", labels) in world.metrics.counted
         assert int(refused.headers["retry-after"]) >= 1
         for path in OPEN:
             assert (await client.get(path)).status_code == 200

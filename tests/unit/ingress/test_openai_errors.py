@@ -246,6 +246,28 @@ async def test_what_a_model_fails_at_is_the_clients_exception_for_it(
         assert headers["retry-after"] == "7"
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/embeddings")]
+)
+async def test_a_query_parameter_is_refused_and_not_passed_over(world: World, method: str, path: str) -> None:
+    async with world.client() as client:
+        answer = await client.request(
+            method, f"{path}?n=2", json={"model": "scripted", "messages": HELLO, "input": "x"}
+        )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_parameter")
+    assert answer.json()["error"]["param"] == "query.n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_reads_what_may_be_told_of_a_model_that_is_away(world: World, stream: bool) -> None:
+    told = "The language model scripted does not answer (MODEL_UNAVAILABLE)."
+    world.language_model.fails = ModelUnavailable("the cause stays in the log").with_detail(told)
+    async with world.openai() as client:
+        with pytest.raises(openai.InternalServerError, match="language model scripted does not answer") as met:
+            await client.chat.completions.create(model="scripted", messages=HELLO, stream=stream)
+    assert "stays in the log" not in met.value.response.text
+
+
 @pytest.mark.parametrize("model", ["gpt-4o", "all-minilm-l6-v2", "openai", "openai:x", "Scripted"])
 async def test_an_unknown_model_is_404_and_says_which_there_are(world: World, model: str) -> None:
     async with world.openai() as client:

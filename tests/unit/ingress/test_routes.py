@@ -14,6 +14,7 @@ import pytest
 from deployments.ingress.services import DependencyReport, DependencyState
 from models.enrichment.encoding import encode, splice, splice_summary
 from models.enrichment.types import (
+    ContextRequest,
     EnrichedContext,
     ProviderOutcome,
     ProviderState,
@@ -86,24 +87,33 @@ async def test_context_parameters_reach_the_reader(client: httpx.AsyncClient, wo
     assert response.text == "Customer: Acme Corp"
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     (call,) = world.reader.calls
-    remaining_s = call.pop("remaining_s")
-    assert 4 < remaining_s <= 5
-    assert call == {
-        "agent_type": "support",
-        "max_age_ms": 10,
-        "force_refresh": False,
-        "required": ("crm", "billing"),
-        "format": ReadFormat.PROMPT,
-        "max_tokens": 64,
-    }
+    assert 4 < call.deadline.remaining_s() <= 5
+    assert call == ContextRequest(
+        deadline=call.deadline,
+        agent_type="support",
+        message="hi there",
+        max_age_ms=10,
+        required=("crm", "billing"),
+        format=ReadFormat.PROMPT,
+        max_tokens=64,
+    )
 
 
 async def test_context_deadline_defaults_to_the_setting(client: httpx.AsyncClient, world: World) -> None:
     assert (await client.get(f"{CONTEXT}/summary")).status_code == 200
     (call,) = world.reader.calls
-    assert 0 < call["remaining_s"] <= 0.25
-    assert call["format"] is ReadFormat.SUMMARY
-    assert call["agent_type"] == ""
+    assert 0 < call.deadline.remaining_s() <= 0.25
+    assert call == ContextRequest(deadline=call.deadline, format=ReadFormat.SUMMARY)
+
+
+async def test_context_says_when_it_is_masked_and_who_decided_how_it_was_read(world: World) -> None:
+    async with world.client() as client:
+        plain = await client.get(CONTEXT)
+    assert not {"context-masked", "context-strategy"} & set(plain.headers)
+    world = replace(world, reader=FakeReader(masked=True, strategy="budget/fast"))
+    async with world.client() as client:
+        marked = await client.get(CONTEXT)
+    assert (marked.headers["context-masked"], marked.headers["context-strategy"]) == ("true", "budget/fast")
 
 
 async def test_a_session_from_opening_to_end(client: httpx.AsyncClient) -> None:

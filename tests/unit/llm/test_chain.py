@@ -64,6 +64,16 @@ async def test_an_engine_is_tried_three_times_and_then_the_next_one_answers_degr
     assert metrics.total("llm_calls_total", engine="extractive", outcome="OK") == 1
 
 
+async def test_whoever_asked_a_generation_that_failed_is_counted_by_its_code_and_a_refusal_is_not() -> None:
+    metrics = Remembered()
+    engine = StagedEngine("openai", scenes=[[down()], [down()], [down()], [ModelRefused("nothing")]])
+    chain = chain_of(engine, metrics=metrics)
+    for error in (ModelUnavailable, ModelRefused):
+        with pytest.raises(error):
+            await chain.generate(HELLO, deadline=soon())
+    assert metrics.total("llm_errors_total") == metrics.total("llm_errors_total", code="MODEL_UNAVAILABLE") == 1
+
+
 async def test_a_short_outage_is_mended_by_another_try() -> None:
     first = StagedEngine("openai", scenes=[[down()], [ModelReplyBroken("garbage")]])
     reply = await chain_of(first, StagedEngine("extractive")).generate(HELLO, deadline=soon())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from models.errors import DeadlineExceeded, ModelAccessDenied, ModelUnavailable
@@ -69,3 +71,29 @@ async def test_the_circuit_is_shown_under_the_configured_name() -> None:
     await chain.inspect()
     shown = {labels: values[-1] for (name, labels), values in metrics.values.items() if name == "llm_breaker_open"}
     assert shown == {(("engine", first.name),): 1.0, (("engine", second.name),): 0.0}
+
+
+async def test_a_variant_of_a_request_opens_its_own_circuit_alone() -> None:
+    engine = StagedEngine("scripted", scenes=[[ModelAccessDenied("no")]] * 5)
+    chain = chain_of(engine)
+    failing = replace(HELLO, model="scripted:fail=access_denied")
+    for _ in range(5):
+        with pytest.raises(ModelAccessDenied):
+            await chain.generate(failing, deadline=Deadline.after(30))
+    with pytest.raises(ModelUnavailable, match="circuit open"):
+        await chain.generate(failing, deadline=Deadline.after(30))
+    assert (chain.states()[0].breaker, chain.states()[0].failing) == ("closed", "")
+    for model in ("", "scripted", "scripted:tokens=3"):
+        assert (await chain.generate(replace(HELLO, model=model), deadline=Deadline.after(30))).text == "fine"
+
+
+async def test_a_client_reads_which_engine_is_away_and_that_its_circuit_is_open() -> None:
+    chain = chain_of(StagedEngine("openai", scenes=[[ModelAccessDenied("secret")]] * 5))
+    details = []
+    for _ in range(6):
+        with pytest.raises(ModelUnavailable) as away:
+            await chain.generate(HELLO, deadline=Deadline.after(30))
+        details.append(away.value.detail)
+    assert details[0] == "The language model openai does not answer (MODEL_ACCESS_DENIED)."
+    assert details[5].startswith("The language model openai is not asked for now: its circuit is open")
+    assert "secret" not in "".join(details)

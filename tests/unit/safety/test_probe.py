@@ -13,8 +13,9 @@ import yaml
 
 from models.embedding.sentence_transformers import SentenceTransformerEmbedder
 from models.errors import ConfigurationError, DeadlineExceeded, ModelUnavailable, SafetyUnavailable
+from models.safety.policy import SafetyPolicy
 from models.safety.probe import SHIPPED, ProbeModerator, ProbeWeights
-from models.safety.types import Finding, Harm
+from models.safety.types import Finding, Harm, Purpose
 from tests.fakes.embedder import HashingEmbedder
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -96,6 +97,40 @@ async def test_clear_harm_reaches_severity_four(moderator: ProbeModerator, harm:
 async def test_customers_describing_trouble_stay_below_severity_four(moderator: ProbeModerator, text: str) -> None:
     (findings,) = await moderator.moderate([text])
     assert [(f.harm, f.severity) for f in findings if f.severity >= 4] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cancel my plan please",
+        "Cancel my plan please.",
+        "cancel our subscription",
+        "Terminate my contract.",
+        "I'm done with this product.",
+        "This bug is killing me.",
+        "Shoot me an email.",
+        "Why was I billed twice?",
+        "The link is dead.",
+        "Is the overdose limit printed on the label?",
+    ],
+)
+async def test_who_leaves_us_or_complains_is_not_heard_as_self_harm(moderator: ProbeModerator, text: str) -> None:
+    (findings,) = await moderator.moderate([text])
+    policy = SafetyPolicy.load()
+    assert severity(findings, Harm.SELF_HARM) < policy.threshold(Purpose.CUSTOMER_MESSAGE, Harm.SELF_HARM)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cancel my plan, I won't be alive next week.",
+        "I'm done with everything, I want to be dead.",
+        "Close my account, I am going to kill myself.",
+    ],
+)
+async def test_who_leaves_life_is_heard_whatever_else_they_cancel(moderator: ProbeModerator, text: str) -> None:
+    (findings,) = await moderator.moderate([text])
+    assert severity(findings, Harm.SELF_HARM) >= 4
 
 
 async def test_our_own_fixed_wordings_would_never_be_blocked(moderator: ProbeModerator) -> None:

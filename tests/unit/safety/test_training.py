@@ -8,9 +8,9 @@ import pytest
 
 from models.safety import training
 from models.safety.card import average_precision, roc_auc, wilson
-from models.safety.corpus import assign_folds, embed_corpus, load_examples
+from models.safety.corpus import Part, assign_folds, embed_corpus, load_examples, load_families
 from models.safety.probe import ProbeModerator
-from models.safety.training import choose_threshold, cuts, fit_logistic, train
+from models.safety.training import choose_threshold, cuts, fit_logistic, train, untaught
 from models.safety.types import Harm
 from tests.fakes.embedder import HashingEmbedder
 
@@ -62,12 +62,44 @@ async def test_training_learns_the_harm_of_each_word(data: Path) -> None:
 
 
 def test_a_missing_label_is_not_harmless(data: Path) -> None:
-    labels = {source: row for _, source, row in load_examples(data, data.parent / "own_examples.yaml")}
-    assert np.isnan(load_examples(data, data.parent / "own_examples.yaml")[0][2][1])
+    examples = load_examples(data, data.parent / "own_examples.yaml")
+    labels = {example.source: example.labels for example in examples}
+    assert np.isnan(examples[0].labels[1])
     threat = dict(zip(Harm, labels["own_violence"], strict=True))
     assert threat[Harm.VIOLENCE] == 1
     assert threat[Harm.SEXUAL] == 0
     assert np.isnan(threat[Harm.HATE])
+
+
+CONTACT_CENTRE = Path(training.__file__).parent / "artifacts" / "contact_centre.yaml"
+
+
+def test_the_parts_of_the_contact_centre_share_neither_family_nor_sentence() -> None:
+    parts = [load_families(CONTACT_CENTRE, part) for part in Part]
+    for of in ("family", "text"):
+        names = [{getattr(example, of).casefold() for example in part} for part in parts]
+        assert sum(map(len, names)) == len(set.union(*names))
+    assert all({example.source for example in part} == {"contact_benign", "contact_self_harm"} for part in parts)
+
+
+async def test_a_family_never_stands_on_both_sides_of_a_fold() -> None:
+    examples = load_families(CONTACT_CENTRE, Part.TRAIN)
+    corpus = await embed_corpus(examples, HashingEmbedder())
+    families = np.array([example.family for example in examples])
+    for family in set(families):
+        assert len(set(corpus.groups[families == family])) == 1
+
+
+async def test_what_is_untaught_is_hidden_and_nothing_else(data: Path) -> None:
+    examples = [
+        *load_examples(data, data.parent / "own_examples.yaml"),
+        *load_families(CONTACT_CENTRE, Part.TRAIN),
+    ]
+    corpus = await embed_corpus(examples, HashingEmbedder())
+    hidden = untaught(corpus).labels
+    contact = corpus.is_source("contact_benign", "contact_self_harm")
+    assert np.isnan(hidden[contact]).all()
+    assert np.array_equal(hidden[~contact], corpus.labels[~contact], equal_nan=True)
 
 
 def test_folds_keep_groups_whole_and_spread_positives() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.workflows.extraction import account_field, lone_number_reference, order_references
+from models.workflows.extraction import account_field, ends_subscription, lone_number_reference, order_references
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,37 @@ def test_a_bare_number_is_a_reference_only_as_a_whole_answer() -> None:
 )
 def test_the_part_of_the_account_is_named(text: str, field: str | None) -> None:
     assert account_field(text) == field
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cancel my plan please",
+        "cancel our subscription",
+        "Cancel subscription",
+        "I want to end my premium membership today",
+        "Terminate our contract at the end of the month",
+        "Please close my account",
+        "We would like to give notice on our plan",
+        "get me out of this contract",
+        "stop the automatic renewal",
+    ],
+)
+def test_a_wish_to_end_a_subscription_is_noticed(text: str) -> None:
+    assert ends_subscription(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cancel my order",
+        "Cancel the repeat order of my plan",
+        "Add two seats to our plan",
+        "Upgrade my subscription",
+        "Cancel it",
+        "Stop the delivery to my account",
+        "The export stops half way in my account settings page",
+    ],
+)
+def test_other_wishes_end_no_subscription(text: str) -> None:
+    assert not ends_subscription(text)

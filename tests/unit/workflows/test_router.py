@@ -113,6 +113,22 @@ class TestServiceAction:
         assert result.entities["order_found"] is True
         assert result.decision_path[-2:] == ("order_verified", "action_prepared")
 
+    @pytest.mark.parametrize("intent", [Intent.CANCEL_ORDER, Intent.UPDATE_ACCOUNT, None])
+    @pytest.mark.parametrize("text", ["Cancel my plan please", "cancel our subscription", "Terminate my contract."])
+    async def test_ending_a_subscription_asks_for_no_order(self, text: str, intent: Intent | None) -> None:
+        result = await routed(serving(intent), text)
+        assert result.next_step is NextStep.CONFIRM_ACTION
+        assert result.reply == REPLIES.text("subscription_end_prepared")
+        assert result.action is not None
+        assert (result.action.intent, result.action.order_id) == (Intent.UPDATE_ACCOUNT, None)
+        assert (result.action.summary, result.action.ready) == ("End the subscription", True)
+        assert result.entities["account_field"] == "subscription"
+
+    async def test_an_order_is_cancelled_as_one_whatever_plan_is_named_beside_it(self) -> None:
+        result = await routed(serving(Intent.CANCEL_ORDER), "Cancel my plan and order #10234")
+        assert result.action is not None
+        assert (result.action.intent, result.action.order_id) == (Intent.CANCEL_ORDER, "ORD-10234")
+
     async def test_a_foreign_order_is_answered_exactly_like_an_unknown_one(self) -> None:
         foreign = await routed(serving(Intent.TRACK_ORDER), "Where is ORD-20001?")
         unknown = await routed(serving(Intent.TRACK_ORDER), "Where is ORD-99999?")
@@ -242,6 +258,14 @@ class TestSafety:
         assert result.severity is Severity.URGENT
         assert result.reply == SAFETY.text("self_harm", record_id="cmp_1")
 
+    async def test_a_mere_hint_of_self_harm_reaches_a_person_without_the_words_for_a_crisis(self) -> None:
+        desk = Desk()
+        hint = (Decision.ESCALATE, (Finding(harm=Harm.SELF_HARM, severity=3, probability=0.2),))
+        desk.gate.decisions = {"cancel": hint}
+        result = await routed(desk, "please cancel it all")
+        assert (result.next_step, result.reply) == (NextStep.HUMAN_REVIEW, REPLIES.text("human_review"))
+        assert desk.compliance.records == []
+
     async def test_other_harm_goes_to_a_person_and_is_not_answered(self) -> None:
         desk = Desk()
         desk.gate.decisions = {"seat": THREAT}
@@ -323,7 +347,6 @@ class TestDegraded:
         desk.language_model.error = error
         result = await routed(desk, "How do I add a seat?")
         assert (result.next_step, result.degraded) == (NextStep.SUGGEST_CONTACT, ("language_model",))
-        assert desk.metrics.counts["llm_errors_total"] == 1
 
     @pytest.mark.parametrize("error", [None, SafetyUnavailable("away"), Overloaded("full"), RuntimeError("defect")])
     async def test_with_moderation_away_messages_go_to_people(self, error: Exception | None) -> None:

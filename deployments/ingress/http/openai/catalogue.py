@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
-from deployments.ingress.http.injection import Here
+from deployments.ingress.http.injection import Here, refuse_query
 from deployments.ingress.http.openai.documented import failures
 from deployments.ingress.schemas import Wire
 from models.errors import FieldError, RapportError, UnknownModel, UnsupportedByModel
@@ -17,7 +17,7 @@ ASSISTANT = "rapport"
 #: The engine that has no text of its own.
 PASSAGES_ONLY = "extractive"
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], dependencies=[Depends(refuse_query)])
 
 
 class ModelBody(Wire):

@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from deployments.ingress.errors import log_failure
-from deployments.ingress.http.injection import Caller, Here, Replica
+from deployments.ingress.http.injection import Caller, Here, Replica, refuse_query
 from deployments.ingress.http.openai import assistant
 from deployments.ingress.http.openai.catalogue import ASSISTANT, check_engine
 from deployments.ingress.http.openai.chat_reply import ChatCompletion, Heading, RapportDetails
@@ -41,7 +41,7 @@ from models.llm.types import Delta, LanguageModelReply, LanguageModelRequest
 from models.resilience.deadline import Deadline
 from models.telemetry import request_id
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], dependencies=[Depends(refuse_query)])
 
 _CHUNK = {"$ref": f"#/components/schemas/{ChatCompletionChunk.__name__}"}
 

@@ -6,11 +6,11 @@ import base64
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from deployments.ingress.errors import UnsupportedParameter
-from deployments.ingress.http.injection import Here
+from deployments.ingress.http.injection import Here, refuse_query
 from deployments.ingress.http.openai.catalogue import unknown
 from deployments.ingress.http.openai.chat_request import Label, ModelId, StrictWire, as_list
 from deployments.ingress.http.openai.documented import failures
@@ -29,7 +29,7 @@ from models.resilience.deadline import Deadline
 
 MAX_INPUTS = 2048
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], dependencies=[Depends(refuse_query)])
 
 
 class EmbeddingRequest(StrictWire):

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from deployments.ingress.errors import UnsupportedParameter
-from deployments.ingress.http.injection import Here
+from deployments.ingress.http.injection import Here, refuse_query
 from deployments.ingress.http.openai.catalogue import unknown
 from deployments.ingress.http.openai.chat_request import ModelId, Part, StrictWire
 from deployments.ingress.http.openai.documented import failures
@@ -49,7 +49,7 @@ CATEGORIES = (
     "violence/graphic",
 )
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], dependencies=[Depends(refuse_query)])
 
 
 def _as_parts(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Tests, intervals and corrections, each from summary numbers to a typed result; no data, no state, no verdict.
 
 Every interval is two-sided. `confidence` is the coverage of one interval; a caller that looks at several arms passes
-the level that its correction demands. Verdicts are given in `analysis`, in one place.
+the level that its correction demands. Verdicts are given elsewhere, by each kind of experiment in one place.
 """
 
 from __future__ import annotations
@@ -64,9 +64,37 @@ class Mean:
         variance = (total_squares - total * mean) / (n - 1) if n > 1 else math.nan
         return cls(mean, math.sqrt(max(variance, 0.0)) if n > 1 else math.nan, n)
 
+    @classmethod
+    def of_clusters(cls, sums: ClusterSums) -> Mean:
+        """The mean of an observation when observations of one cluster resemble each other; `n` counts clusters.
+
+        sd**2 / n is the delta-method variance of the ratio of sums, so every function on means holds its level as it
+        would for `n` independent units. With one observation each this is the plain mean. Deng, Knoblich and Lu, KDD
+        2018.
+        """
+        k, mean = sums.clusters, sums.total / sums.count
+        residual = sums.total_squares - 2 * mean * sums.total_times_count + mean * mean * sums.count_squares
+        sd = math.sqrt(max(residual, 0.0) / (k - 1)) * k / sums.count if k > 1 else math.nan
+        return cls(mean, sd, k)
+
     @property
     def variance(self) -> float:
         return self.sd**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSums:
+    """Sufficient statistics of clustered observations: each cluster has a total and a count of them, summed here.
+
+    `total_times_count` sums their product over clusters, the squares each by itself.
+    """
+
+    clusters: int
+    count: int
+    total: float
+    count_squares: float
+    total_squares: float
+    total_times_count: float
 
 
 class Method(StrEnum):
@@ -76,6 +104,7 @@ class Method(StrEnum):
     FISHER = "Fisher exact"
     NO_EVENTS = "no events"
     WELCH = "Welch t"
+    ALWAYS_VALID = "always-valid sequence"
     DUNNETT = "Dunnett-type maximum z, stratum-weighted"
     STRATIFIED_Z = "stratum-weighted z"
     STRATIFIED_EXACT = "stratified exact"
@@ -153,6 +182,26 @@ def compare_means(control: Mean, treatment: Mean, *, confidence: float = 0.95) -
     t, half = difference / math.sqrt(variance), float(stats.t.ppf(0.5 + confidence / 2, df)) * math.sqrt(variance)
     p = 2 * float(stats.t.sf(abs(t), df))
     return Comparison(difference, Interval(difference - half, difference + half), p, Method.WELCH, t, df)
+
+
+def always_valid(
+    control: Mean, treatment: Mean, *, planned: int, alpha: float = 0.05, confidence: float = 0.95
+) -> Comparison:
+    """Difference of means whose interval and p hold at every look at once, however often one looks.
+
+    `planned` is the number of units, both groups together, at which `alpha` is to be tightest. The interval excludes 0
+    exactly when p < 1 - `confidence`. Waudby-Smith et al., Annals of Statistics 52 (2024).
+    """
+    difference, n = treatment.mean - control.mean, treatment.n + control.n
+    variance = treatment.variance / treatment.n + control.variance / control.n
+    if not variance > 0:
+        return Comparison(difference, Interval(math.nan, math.nan), 1.0, Method.NOT_ESTIMABLE)
+    weight = n * (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / planned
+    spread = 2 * (weight + 1) / weight * (math.log(weight + 1) / 2 - math.log(1 - confidence))
+    half = math.sqrt(variance * spread)
+    log_e = weight * difference**2 / (2 * variance * (weight + 1)) - math.log(weight + 1) / 2
+    p = math.exp(-max(log_e, 0.0))
+    return Comparison(difference, Interval(difference - half, difference + half), p, Method.ALWAYS_VALID)
 
 
 def katz_lift(control: Proportion, treatment: Proportion, *, confidence: float = 0.95) -> Interval | None:
