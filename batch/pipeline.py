@@ -353,7 +353,7 @@ class CampaignPipeline:
 
 def _together(keys: list[str]) -> pa.Table:
     """The customers in groups whose contexts are read together."""
-    groups = (keys[start : start + CUSTOMERS_TOGETHER] for start in range(0, len(keys), CUSTOMERS_TOGETHER))
+    groups = (tuple(keys[start : start + CUSTOMERS_TOGETHER]) for start in range(0, len(keys), CUSTOMERS_TOGETHER))
     rows = [{"number": i, "customer_ids": encode(columns.TEXT_LIST, group)} for i, group in enumerate(groups)]
     return table(rows, TOGETHER)
 

@@ -11,7 +11,7 @@ from models.enrichment.events import Event, ProductActivity
 from models.enrichment.selection import AgentViews
 from models.enrichment.strategies import load_experiments
 from models.enrichment.types import ContextRequest
-from models.errors import CacheUnavailable, ContextEnrichmentError, DeadlineExceeded, RapportError
+from models.errors import CacheUnavailable, RapportError
 from models.resilience.redis_client import connect
 from models.settings import Settings, config_file
 from models.telemetry import Metrics
@@ -62,7 +62,7 @@ class ClusterContextDesk:
     async def invalidate(self, customer_ids: Sequence[str], tags: Sequence[str]) -> None:
         try:
             await self._caches.invalidate(customer_ids, tags)
-        except (CacheUnavailable, ContextEnrichmentError, DeadlineExceeded) as error:
+        except RapportError as error:
             await self._events.announce(customer_ids, tags)
             raise CacheUnavailable("not every cache could be told; the outbox will") from error
 

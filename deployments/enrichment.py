@@ -55,13 +55,13 @@ class EnrichmentDeployment:
         self, customer_id: str, request: ContextRequest, principal: str, request_id: str
     ) -> EnrichedContext:
         _on_behalf_of(principal, request_id)
-        return await self._parts.orchestrator.enrich(customer_id, request)
+        return await self._parts.reader.enrich(customer_id, request)
 
     async def enrich_many(
         self, customer_ids: Sequence[str], request: ContextRequest, principal: str, request_id: str
     ) -> dict[str, EnrichedContext]:
         _on_behalf_of(principal, request_id)
-        return await self._parts.orchestrator.enrich_many(customer_ids, request)
+        return await self._parts.reader.enrich_many(customer_ids, request)
 
     async def read_many(
         self, customer_ids: Sequence[str], request: ContextRequest, principal: str, request_id: str

@@ -10,7 +10,7 @@ from models.clock import WallClock, utc_now
 from models.embedding.protocol import Embedder
 from models.enrichment.history_release import AuditedHistory
 from models.enrichment.orchestrator import ContextOrchestrator
-from models.enrichment.protocol import ContextReader
+from models.enrichment.protocol import Contexts
 from models.enrichment.release import AuditedReader
 from models.enrichment.selection import AgentViews
 from models.enrichment.strategies import Strategies, StrategyReader, load_experiments
@@ -26,10 +26,12 @@ from providers.systems.strategies import SqlAssignmentLog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrichmentParts:
-    """`reader` and `history` are for callers with credentials: audited, and read by the strategies of experiments."""
+    """`reader` and `history` are the only ways to what is known of a customer: both audited, and `reader` by the
+    strategies of experiments.
+    """
 
     orchestrator: ContextOrchestrator
-    reader: ContextReader
+    reader: Contexts
     history: AuditedHistory
     relay: ContextChangeRelay
     audited: AuditedReader
@@ -82,7 +84,7 @@ def build_enrichment(
         metrics=metrics,
     )
     audit = SqlAuditLog(database, metrics=metrics)
-    audited = AuditedReader(orchestrator, views, audit, salt=salt)
+    audited = AuditedReader(orchestrator, views, audit, salt=salt, metrics=metrics)
     assignments = SqlAssignmentLog(database, metrics=metrics)
     versions = SqlContextHistory(database)
     relay = ContextChangeRelay(database, orchestrator.invalidate, metrics=metrics)

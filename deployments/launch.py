@@ -45,6 +45,8 @@ RAY_SWITCHES: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    # On a busy machine the proxy needs longer than Ray's 5 s to be ready; killed for that, it would fail the start.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # Ray nices its workers by 15; replicas that answer people must not wait behind everything else on the machine.
     "RAY_worker_niceness": "0",
@@ -211,7 +213,18 @@ class Launch:
             config = for_memory_only(config)
         from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
-        ServeSubmissionClient(f"http://127.0.0.1:{self.dashboard_port}").deploy_applications(config)
+        client = ServeSubmissionClient(f"http://127.0.0.1:{self.dashboard_port}")
+        deadline = time.monotonic() + self.start_timeout_s
+        while not self.stopping.is_set():
+            try:
+                client.deploy_applications(config)
+                return
+            except RuntimeError as exc:
+                # On a busy machine Serve's own parts may not be up in the time that it gives them; a 400 is our fault.
+                if "status code 5" not in str(exc) or time.monotonic() > deadline:
+                    raise
+            self.say("Serve: not up yet, trying again")
+            self.stopping.wait(2.0)
 
     def _wait_until_ready(self) -> None:
         from ray import serve
@@ -277,6 +290,15 @@ class Launch:
 
     def _wait_for(self, child: subprocess.Popen[bytes]) -> None:
         self._wait_while(child, "preparing the demo company", lambda: child.poll() == 0)
+
+    def watch(self) -> None:
+        """Return when told to stop; meanwhile say, once, which part of the system has ended by itself."""
+        told: set[str] = set()
+        while not self.stopping.wait(1.0):
+            for name, child in self._children:
+                if name != "demo" and name not in told and child.poll() is not None:
+                    told.add(name)
+                    self.say(f"{name} ended with status {child.returncode}; /ready says what is missing without it")
 
     def close(self) -> None:
         """End Serve, Ray, every child and whatever else is left, in this order."""

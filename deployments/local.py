@@ -195,7 +195,7 @@ def launch(settings: Settings, config: Config, options: argparse.Namespace) -> i
         if not system.stopping.is_set():
             token = system.state / "ray_token"
             print(WELCOME.format(url=system.url, dashboard=system.dashboard_port, token=token), flush=True)
-        system.stopping.wait()
+        system.watch()
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)
         return 2

@@ -15,6 +15,8 @@ from models.settings import PREFIX, Settings
 
 Config = dict[str, Any]
 
+_SHARED_BY_REDIS = frozenset({"conversation", "enrichment"})
+
 
 def read_config(path: Path) -> Config:
     """The parsed file. Raises `ConfigurationError` naming it when it is absent, not YAML, or no Serve config."""
@@ -61,11 +63,14 @@ def as_environment(settings: Settings, args: Mapping[str, Any]) -> dict[str, str
 
 
 def for_memory_only(config: Config) -> Config:
-    """The same config with one replica of `conversation`: without Redis its sessions live in that one process."""
+    """The same config with one replica of what keeps its state in its own process where there is no Redis.
+
+    That is `conversation` with its sessions, and `enrichment`: nobody could tell a second one what it must forget.
+    """
     config = copy.deepcopy(config)
     for application in config["applications"]:
         for deployment in application.get("deployments") or []:
-            if deployment["name"] == "conversation":
+            if deployment["name"] in _SHARED_BY_REDIS:
                 deployment["num_replicas"] = 1
                 deployment.pop("autoscaling_config", None)
     return config

@@ -209,6 +209,8 @@ class ContextSettings(Section):
     crunchbase_base_url: str = "https://api.crunchbase.com"
     news_api_key: SecretStr = SecretStr("")
     news_base_url: str = "https://newsapi.org"
+    #: What the plan at NewsAPI allows; the free one 100.
+    news_requests_per_day: Annotated[int, Field(ge=4)] = 100
 
 
 class SafetySettings(Section):

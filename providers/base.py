@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.clock import utc_now
 from models.enrichment.types import ProviderSpec, Section
-from models.errors import DatabaseUnavailable, ProviderUnavailable, UnknownCustomer
+from models.errors import DatabaseUnavailable, DeadlineExceeded, ProviderUnavailable, UnknownCustomer
 from models.resilience.deadline import Deadline
 from models.settings import ContextSettings
 from providers.database import Database
@@ -88,8 +89,10 @@ class SqlProvider(ABC, Generic[S]):
     async def read(self, work: Callable[[Connection], T], deadline: Deadline) -> T:
         """`Database.read` within the deadline. Raises `ProviderUnavailable`, `DeadlineExceeded`."""
         try:
-            async with deadline.enforce(self.spec.name):
+            async with asyncio.timeout(deadline.remaining_s()):
                 return await self._database.read(work)
+        except TimeoutError as exc:
+            raise DeadlineExceeded(f"{self.spec.name} did not finish within its time budget") from exc
         except (DatabaseUnavailable, SQLAlchemyError) as exc:
             raise ProviderUnavailable(f"{self.spec.name}: {type(exc).__name__}") from exc
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from types import TracebackType
@@ -15,6 +16,7 @@ from models.enrichment.assembly import unknown_customer
 from models.enrichment.cache import LRUCache, TieredCache
 from models.enrichment.orchestrator import ContextOrchestrator
 from models.enrichment.policy import CachePolicy
+from models.enrichment.release import AuditedReader
 from models.enrichment.relevance import RelevanceScorer
 from models.enrichment.selection import AgentViews
 from models.enrichment.types import ContextRequest, EnrichedContext
@@ -26,6 +28,7 @@ from providers.base import ProviderResources
 from providers.database import Database
 from providers.external.company import VENDORS, configured
 from providers.registry import build_providers
+from providers.systems.audit import SqlAuditLog
 from providers.systems.context_history import SqlContextHistory
 
 __all__ = [
@@ -97,6 +100,9 @@ class ContextEnrichmentService:
 
     What is not given comes from the settings. It opens its database and caches on first use, in the running event
     loop; `close()` it, or use it with `async with`. Without `enable_external_apis` no vendor is asked.
+
+    What an agent type is shown unmasked is in the audit trail before it is returned, under the name in
+    `models.telemetry.principal`; while it cannot be, the masked view is returned.
     """
 
     def __init__(
@@ -122,12 +128,9 @@ class ContextEnrichmentService:
         self._database_url = database_url or settings.database_url
         self._timeout_s = timeout_s
         self._now = now
-        self._views = load_views(
-            self._context, secret=settings.hash_salt.get_secret_value(), external=enable_external_apis
-        )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._database: Database | None = None
-        self._orchestrator: ContextOrchestrator | None = None
+        self._salt = settings.hash_salt.get_secret_value()
+        self._views = load_views(self._context, secret=self._salt, external=enable_external_apis)
+        self._connected: _Connected | None = None
 
     async def enrich_context(
         self, customer_id: str, agent_type: str = "", *, force_refresh: bool = False
@@ -138,7 +141,7 @@ class ContextEnrichmentService:
         `UnknownAgentType`, `InvalidRequest`.
         """
         try:
-            return await self._opened().enrich(
+            return await self._opened().reader.enrich(
                 customer_id,
                 ContextRequest(
                     deadline=Deadline.after(self._timeout_s), agent_type=agent_type, force_refresh=force_refresh
@@ -153,14 +156,13 @@ class ContextEnrichmentService:
 
     async def invalidate_cache(self, customer_id: str) -> None:
         """Forget the customer on every replica. Raises `CacheUnavailable` when the others could not be told."""
-        await self._opened().invalidate([customer_id])
+        await self._opened().orchestrator.invalidate([customer_id])
 
     async def close(self) -> None:
-        if self._orchestrator is not None:
-            await self._orchestrator.close()
-        if self._database is not None:
-            await self._database.close()
-        self._orchestrator = self._database = self._loop = None
+        """Let go of everything. Raises `DatabaseUnavailable` when audit lines were lost."""
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            await connected.close()
 
     async def __aenter__(self) -> ContextEnrichmentService:
         return self
@@ -170,21 +172,48 @@ class ContextEnrichmentService:
     ) -> None:
         await self.close()
 
-    def _opened(self) -> ContextOrchestrator:
+    def _opened(self) -> _Connected:
         # Connections belong to the event loop that opened them: under a second `asyncio.run` everything is built anew.
         loop = asyncio.get_running_loop()
-        if self._orchestrator is None or self._loop is not loop:
-            self._loop = loop
-            self._database = Database(self._database_url)
-            self._orchestrator = build_orchestrator(
-                self._database,
+        if self._connected is None or self._connected.loop is not loop:
+            database = Database(self._database_url)
+            orchestrator = build_orchestrator(
+                database,
                 settings=self._context,
                 views=self._views,
                 redis_url=self._redis_url,
                 now=self._now,
             )
-            self._orchestrator.start()
-        return self._orchestrator
+            audit = SqlAuditLog(database)
+            reader = AuditedReader(orchestrator, self._views, audit, salt=self._salt)
+            self._connected = _Connected(
+                loop=loop, database=database, orchestrator=orchestrator, audit=audit, reader=reader
+            )
+            orchestrator.start()
+        return self._connected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Connected:
+    """What a service holds in one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    database: Database
+    orchestrator: ContextOrchestrator
+    audit: SqlAuditLog
+    reader: AuditedReader
+
+    async def close(self) -> None:
+        """Each before what it writes to. In another loop there is nobody left who would write audit lines."""
+        here = self.loop is asyncio.get_running_loop()
+        try:
+            if here:
+                await self.reader.close()
+            await self.orchestrator.close()
+            if here:
+                await self.audit.close()
+        finally:
+            await self.database.close()
 
 
 @cache

@@ -179,7 +179,7 @@ def _sqlite_file(url: URL) -> Path | None:
 
 
 def _reads(url: URL, *, pool_size: int, busy_timeout_s: float) -> Reads:
-    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": busy_timeout_s}
+    options = _options(pool_size, busy_timeout_s)
     connect_args: dict[str, Any] = {"timeout": busy_timeout_s}
     file = _sqlite_file(url)
     if file is not None:
@@ -200,15 +200,18 @@ def _engine(url: URL, *, pool_size: int, busy_timeout_s: float) -> AsyncEngine:
         url = _existing(file)
     engine = create_async_engine(
         url,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=busy_timeout_s,
         pool_pre_ping=file is None,  # a restarted server leaves dead sockets in the pool; a file does not
         connect_args=connect_args,
+        **_options(pool_size, busy_timeout_s),
     )
     if file is not None:
         _tune_sqlite(engine.sync_engine)
     return engine
+
+
+def _options(pool_size: int, busy_timeout_s: float) -> dict[str, Any]:
+    # Parameters are data of customers, and an error that quotes them would take them into a log.
+    return {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": busy_timeout_s, "hide_parameters": True}
 
 
 def _existing(file: Path) -> URL:

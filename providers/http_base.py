@@ -52,9 +52,9 @@ class HttpProvider(ABC):
     away.
     """
 
-    spec: ClassVar[ProviderSpec]
+    spec: ProviderSpec
     #: At most this much is asked, whatever the demand.
-    limit: ClassVar[Limit]
+    limit: Limit
     #: Statuses by which the source says that it has nothing.
     no_data: ClassVar[frozenset[int]] = frozenset({404})
     pause_s: ClassVar[float] = 60.0

@@ -138,6 +138,8 @@ class ContextVersion(Table):
     context_version: Mapped[str]
     content: Mapped[Json]
     sources: Mapped[Json | None]
+    #: The fingerprint of the view that masked the content; `None` for versions from before it was kept.
+    rules: Mapped[str | None]
     at: Mapped[datetime]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from deployments.ingress.parameters import NAME_PATTERN
-from deployments.ingress.schemas import CustomerId, MessageText, Wire
+from deployments.ingress.schemas import CustomerId, Wire
 from models.enrichment.types import ContextRequest
 from models.resilience.deadline import Deadline
 
@@ -36,7 +36,6 @@ class ContextReadRequest(Wire):
     force_refresh: Annotated[bool, Field(strict=True)] = False
     required: Annotated[list[Name], Field(max_length=64)] = Field(default_factory=list)
     """Providers without which, for any of the customers, the answer is 504."""
-    message: MessageText | None = None
 
     def request(self) -> ContextRequest:
         """The read this asks for; its time runs from now."""
@@ -46,7 +45,6 @@ class ContextReadRequest(Wire):
             required=tuple(self.required),
             max_age_ms=self.max_age_ms,
             force_refresh=self.force_refresh,
-            message=self.message,
         )
 
     def unique_ids(self) -> list[str]:

@@ -116,7 +116,7 @@ class ProductActivityHappened(EventBody):
     customer_id: CustomerId
     contact_id: Id
     name: EventName
-    feature: Line | None = None
+    feature: Word | None = None
     """Required for `feature_used`, and only there."""
     quantity: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
 
@@ -133,7 +133,7 @@ class ProductActivityHappened(EventBody):
 
 
 class ConversationClosed(EventBody):
-    """A conversation ended; the same conversation again replaces what was kept of it."""
+    """A conversation ended; the same conversation again replaces what was kept of it, except a rating by none."""
 
     type: Literal["conversation.closed"]
     conversation_id: Id

@@ -119,8 +119,15 @@ class ContextDesk(Protocol):
 class HistoryReader(Protocol):
     """How a customer's context changed, as one agent type may see it; the empty name is the most masked view."""
 
+    def resolve(self, agent_type: str) -> str:
+        """The name that answers bear; that of the most masked view for the empty one. Raises `UnknownAgentType`."""
+        ...
+
     async def page(self, customer_id: str, *, agent_type: str, limit: int, cursor: str | None) -> HistoryPage:
-        """The newest first. Raises `UnknownAgentType`, `InvalidRequest` for a cursor, `DatabaseUnavailable`."""
+        """The newest first.
+
+        Raises `UnknownAgentType`, `UnknownCustomer`, `InvalidRequest` for a cursor, `DatabaseUnavailable`.
+        """
         ...
 
     async def compare(self, customer_id: str, *, agent_type: str, older: str, newer: str) -> Sequence[FieldChange]:

@@ -351,7 +351,8 @@ class ConversationAgent:
         try:
             async with budget.enforce("customer context"):
                 agent_type = session.agent_type or self._config.default_agent_type
-                request = ContextRequest(deadline=budget, agent_type=agent_type)
+                # Masked, because nothing that is said to a customer needs a personal field of theirs.
+                request = ContextRequest(deadline=budget, agent_type=agent_type, masked=True)
                 context = await self._context.enrich(session.customer_id, request)
             if not context.complete:
                 degraded = ("context_partial",)

@@ -130,7 +130,8 @@ class Collector:
                 shared.append(EVERYONE)
         for collection in batch.collections:
             collection.found = self._sections.at_hand(collection.customer_id)
-            if self._lacking(batch, collection.found, Scope.CUSTOMER) and not collection.found.unknown:
+            believed = collection.found.unknown and not batch.need.demanding
+            if not believed and self._lacking(batch, collection.found, Scope.CUSTOMER):
                 shared.append(collection.customer_id)
         if not shared or not self._sections.shared:
             return
@@ -220,7 +221,7 @@ class Collector:
         landed = landing.result()
         if isinstance(landed, SectionRecord):
             stale = ""
-            if self._freshener.judge(landed, self._specs[name]) > Freshness.DUE:
+            if not batch.need.met_by(landed) or self._freshener.judge(landed, self._specs[name]) > Freshness.DUE:
                 stale = "made from data that is out of date"
             collection.answers[name] = self._answer(name, landed, ServedFrom.ORIGIN, stale=stale)
         elif landed.unknown:

@@ -1,9 +1,8 @@
 """A context as bytes: encoded once, then read many times by splicing in what differs per read.
 
-What is kept is a template of the JSON with a place for every number of a read: the age and tier of each provider that
-has data, and at the end the age of the whole, tier, budget and elapsed time. A read fills them in; nothing is
-serialised again. Every section is in the JSON of every view, `null` where there is nothing to show, so that the body
-has one shape.
+What is kept is the JSON in parts, between which each read puts the age and tier of every provider that has data, and
+after which the age of the whole, tier, budget and elapsed time. Nothing is serialised again. Every section is in the
+JSON of every view, `null` where there is nothing to show, so that the body has one shape.
 """
 
 from __future__ import annotations
@@ -31,17 +30,23 @@ from models.enrichment.types import (
 
 _OPTIONS = orjson.OPT_UTC_Z
 _TIER = {tier: f',"served_from":"{tier.value}"'.encode() for tier in ServedFrom}
-_NO_DATA = b'null,"served_from":null'
-_TAIL = b'%d%b,"cache_hit":%b,"deadline_ms":%d,"elapsed_ms":%.3f%b}'
+_NO_DATA = b'null,"served_from":null}'
 _HIT = {tier: b"true" if tier is not ServedFrom.ORIGIN else b"false" for tier in ServedFrom}
+#: The end of a body: the age of the whole, budget, elapsed time, and what else there is to say.
+_TAIL = {
+    tier: b'%%d%b,"cache_hit":%b,"deadline_ms":%%d,"elapsed_ms":%%.3f%%b}' % (_TIER[tier], _HIT[tier])
+    for tier in ServedFrom
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredContext:
-    """An encoded context. Times are milliseconds since the epoch, `kept_until` seconds of the monotonic clock.
+    """An encoded context. Times are milliseconds since the epoch, `kept_until` and `read_at` seconds of the monotonic
+    clock.
 
-    `oldest_ms` and `newest_ms` are when its oldest and its newest data was read. From `refresh_at_ms` on a read should
-    have it made anew behind its back; after `expires_at_ms` or `kept_until` it must not be served.
+    `oldest_ms` and `newest_ms` are when its oldest and its newest data was read, `read_at` is the oldest again. From
+    `refresh_at_ms` on a read should have it made anew behind its back; after `expires_at_ms` or `kept_until` it must
+    not be served.
     """
 
     context: EnrichedContext
@@ -50,13 +55,16 @@ class StoredContext:
     refresh_at_ms: int
     expires_at_ms: int
     kept_until: float
+    read_at: float
     #: One per provider; `None` where there is no data to be old.
     as_of_ms: tuple[int | None, ...]
     #: Providers without data, which a caller may require.
     absent: frozenset[str]
-    template: bytes
+    #: The JSON, cut where the age and tier of a provider with data belong, and before the age of the whole. Inside,
+    #: a percent sign is doubled.
+    parts: tuple[bytes, ...]
 
-    @property
+    @cached_property
     def context_version(self) -> str:
         return self.context.context_version
 
@@ -68,6 +76,26 @@ class StoredContext:
     def stale(self) -> bool:
         """Whether a section is shown past its time."""
         return any(outcome.state is ProviderState.STALE for outcome in self.context.outcomes)
+
+    @cached_property
+    def known_at(self) -> tuple[int, ...]:
+        """When the data of each provider that has any was read."""
+        return tuple(at for at in self.as_of_ms if at is not None)
+
+    @cached_property
+    def hit_template(self) -> bytes:
+        """What `template` gives for a read from memory, which is the one that happens often."""
+        return self.template(ServedFrom.L1, ())
+
+    def template(self, served_from: ServedFrom, provider_tiers: Sequence[ServedFrom]) -> bytes:
+        """The JSON with a place for each number; without `provider_tiers` all providers were served from one place."""
+        if provider_tiers:
+            pairs = zip(self.as_of_ms, provider_tiers, strict=True)
+            tiers = [_TIER[tier] for at, tier in pairs if at is not None]
+        else:
+            tiers = [_TIER[served_from]] * len(self.known_at)
+        ages = (b"%b%%d%b" % pair for pair in zip(self.parts, tiers, strict=False))
+        return b"".join((*ages, self.parts[-1], _TAIL[served_from]))
 
     @cached_property
     def prompt(self) -> tuple[PromptBlock, ...]:
@@ -88,7 +116,12 @@ def version_of(customer_id: str, agent_type: str, sections: Mapping[str, Section
 
 
 def encode(
-    context: EnrichedContext, *, expires_at_ms: int, refresh_at_ms: int | None = None, kept_until: float = float("inf")
+    context: EnrichedContext,
+    *,
+    expires_at_ms: int,
+    refresh_at_ms: int | None = None,
+    kept_until: float = float("inf"),
+    read_at: float = float("inf"),
 ) -> StoredContext:
     """Everything that does not change from read to read."""
     head = {
@@ -100,31 +133,19 @@ def encode(
         "complete": context.complete,
         **{name: getattr(context, name) for name in SECTIONS},
     }
-    outcomes = [
-        _literal(orjson.dumps(outcome.provider) + b":" + _outcome(outcome)[:-1])
-        + b',"age_ms":%b}' % (_NO_DATA if outcome.as_of is None else b"%d%b")
-        for outcome in context.outcomes
-    ]
     as_of = tuple(None if o.as_of is None else epoch_ms(o.as_of) for o in context.outcomes)
-    read_at = [at for at in as_of if at is not None] or [epoch_ms(context.enriched_at)]
+    known_at = [at for at in as_of if at is not None] or [epoch_ms(context.enriched_at)]
     return StoredContext(
         context=context,
-        oldest_ms=min(read_at),
-        newest_ms=max(read_at),
+        oldest_ms=min(known_at),
+        newest_ms=max(known_at),
         refresh_at_ms=expires_at_ms if refresh_at_ms is None else refresh_at_ms,
         expires_at_ms=expires_at_ms,
         kept_until=kept_until,
+        read_at=read_at,
         as_of_ms=as_of,
         absent=frozenset(o.provider for o in context.outcomes if o.state in ABSENT),
-        template=b"".join(
-            (
-                _literal(orjson.dumps(head, option=_OPTIONS)[:-1]),
-                b',"providers":{',
-                b",".join(outcomes),
-                b'},"age_ms":',
-                _TAIL,
-            )
-        ),
+        parts=_parts(_literal(orjson.dumps(head, option=_OPTIONS)[:-1]), context.outcomes),
     )
 
 
@@ -137,24 +158,20 @@ def splice(
     elapsed_ms: float,
     provider_tiers: Sequence[ServedFrom] | None = None,
     relevance: Mapping[str, float] | None = None,
+    ranked_by_message: bool = False,
 ) -> bytes:
     """The JSON body of one read. `provider_tiers` is given when the providers were not all served from one place."""
-    tier = _TIER[served_from]
-    numbers: list[int | bytes]
-    if provider_tiers is None:
-        numbers = [
-            number for at in stored.as_of_ms if at is not None for number in (now_ms - at if now_ms > at else 0, tier)
-        ]
+    if served_from is ServedFrom.L1 and provider_tiers is None:
+        template = stored.hit_template
     else:
-        numbers = [
-            number
-            for at, from_tier in zip(stored.as_of_ms, provider_tiers, strict=True)
-            if at is not None
-            for number in (max(0, now_ms - at), _TIER[from_tier])
-        ]
-    added = b"" if relevance is None else b',"relevance":' + _scores(relevance)
+        template = stored.template(served_from, provider_tiers or ())
+    if now_ms >= stored.newest_ms:
+        ages = [now_ms - at for at in stored.known_at]
+    else:  # by a clock that is a little behind
+        ages = [max(0, now_ms - at) for at in stored.known_at]
     age_ms = max(0, now_ms - stored.oldest_ms)
-    return stored.template % (*numbers, age_ms, tier, _HIT[served_from], deadline_ms, elapsed_ms, added)
+    added = b"" if relevance is None else _ranking(relevance, by_message=ranked_by_message)
+    return template % (*ages, age_ms, deadline_ms, elapsed_ms, added)
 
 
 def splice_many(
@@ -181,8 +198,22 @@ def content_of(sections: Mapping[str, Section]) -> dict[str, Any]:
     return content
 
 
+def _parts(head: bytes, outcomes: Sequence[ProviderOutcome]) -> tuple[bytes, ...]:
+    parts: list[bytes] = []
+    text = head + b',"providers":{'
+    for number, outcome in enumerate(outcomes):
+        text += (b"," if number else b"") + _literal(_outcome(outcome)) + b',"age_ms":'
+        if outcome.as_of is None:
+            text += _NO_DATA
+        else:
+            parts.append(text)
+            text = b"}"
+    return (*parts, text + b'},"age_ms":')
+
+
 def _outcome(outcome: ProviderOutcome) -> bytes:
-    return orjson.dumps(
+    """Name and content, open at the end."""
+    content = orjson.dumps(
         {
             "section": outcome.section,
             "state": outcome.state,
@@ -193,10 +224,12 @@ def _outcome(outcome: ProviderOutcome) -> bytes:
         },
         option=_OPTIONS,
     )
+    return orjson.dumps(outcome.provider) + b":" + content[:-1]
 
 
-def _scores(relevance: Mapping[str, float]) -> bytes:
-    return orjson.dumps({name: round(score, 4) for name, score in relevance.items()})
+def _ranking(relevance: Mapping[str, float], *, by_message: bool) -> bytes:
+    scores = orjson.dumps({name: round(score, 4) for name, score in relevance.items()})
+    return b',"relevance":%b,"ranked_by_message":%b' % (scores, b"true" if by_message else b"false")
 
 
 def _literal(json: bytes) -> bytes:

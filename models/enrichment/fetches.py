@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from models.enrichment.generations import Generations
@@ -59,6 +59,30 @@ class Fetch:
     generations: Generations | None
     landing: asyncio.Future[Landing]
     outdated: bool = False
+    replaces: Fetch | None = None
+
+
+@dataclass(slots=True)
+class _Inputs:
+    """What a provider is told of those it depends on, and since when the oldest of that was known.
+
+    `outdated_ms` is about what is out of date already: a section made from that is out of date as soon.
+    """
+
+    known: dict[str, Section] = field(default_factory=dict)
+    as_of_ms: float = math.inf
+    outdated_ms: float = math.inf
+    read_at: float = math.inf
+    order: float = math.inf
+
+    def add(self, name: str, record: SectionRecord, *, outdated: bool) -> None:
+        if record.section is not None:
+            self.known[name] = record.section
+        self.as_of_ms = min(self.as_of_ms, record.as_of_ms)
+        self.read_at = min(self.read_at, record.read_at)
+        self.order = min(self.order, record.order)
+        if outdated:
+            self.outdated_ms = min(self.outdated_ms, record.as_of_ms)
 
 
 class Fetches:
@@ -101,7 +125,7 @@ class Fetches:
             if fetch is None or fetch.order <= need.after or fetch.started < need.since:
                 self.count += 1
                 future: asyncio.Future[Landing] = asyncio.get_running_loop().create_future()
-                fetch = Fetch(name, key, self.count, self._clock(), found[key].generations, future)
+                fetch = Fetch(name, key, self.count, self._clock(), found[key].generations, future, replaces=fetch)
                 self._flying[name, key] = fetch
                 self._all.add(fetch)
                 starting.append(fetch)
@@ -144,14 +168,15 @@ class Fetches:
         abreast: asyncio.Semaphore,
     ) -> None:
         try:
-            known, oldest = await self._known(self._specs[name], [fetch.key for fetch in fetches], need, found)
+            inputs = await self._known(self._specs[name], [fetch.key for fetch in fetches], need, found)
             provider = self._providers[name]
             if len(fetches) > 1 and isinstance(provider, BulkContextProvider):
-                await self._fetch_many(provider, fetches, known, oldest)
+                await self._fetch_many(provider, fetches, inputs)
+            elif len(fetches) == 1:
+                (fetch,) = fetches
+                await self._fetch(provider, fetch, inputs[fetch.key], abreast)
             else:
-                await asyncio.gather(
-                    *(self._fetch(provider, fetch, known[fetch.key], oldest[fetch.key], abreast) for fetch in fetches)
-                )
+                await asyncio.gather(*(self._fetch(provider, fetch, inputs[fetch.key], abreast) for fetch in fetches))
         finally:
             for fetch in fetches:
                 if not fetch.landing.done():
@@ -162,29 +187,28 @@ class Fetches:
         self,
         provider: ContextProvider,
         fetch: Fetch,
-        known: Mapping[str, Section],
-        oldest_ms: float,
+        inputs: _Inputs,
         abreast: asyncio.Semaphore,
     ) -> None:
         name, section = fetch.name, self._specs[fetch.name].section
 
         async def ask(deadline: Deadline) -> Section | None:
-            return checked(section, await provider.fetch(fetch.key, deadline=deadline, known=known))
+            return checked(section, await provider.fetch(fetch.key, deadline=deadline, known=inputs.known))
 
         async with abreast:
             as_of_ms, started = self._freshener.now_ms(), self._clock()
             answer = await self._guards[name].call(ask)
-        self._landed(fetch, answer, as_of_ms=int(min(as_of_ms, oldest_ms)), started=started)
+        self._landed(fetch, answer, inputs, as_of_ms=as_of_ms, started=started)
 
     async def _fetch_many(
         self,
         provider: BulkContextProvider,
         fetches: Sequence[Fetch],
-        known: Mapping[str, Mapping[str, Section]],
-        oldest_ms: Mapping[str, float],
+        inputs: Mapping[str, _Inputs],
     ) -> None:
         name, section = fetches[0].name, self._specs[fetches[0].name].section
         keys = [fetch.key for fetch in fetches]
+        known = {key: inputs[key].known for key in keys}
 
         async def ask(deadline: Deadline) -> dict[str, Section | Failure | None]:
             answers = await provider.fetch_many(keys, deadline=deadline, known=known)
@@ -194,9 +218,11 @@ class Fetches:
         answers = await self._guards[name].call(ask)
         for fetch in fetches:
             answer = answers if isinstance(answers, Failure) else answers[fetch.key]
-            self._landed(fetch, answer, as_of_ms=int(min(as_of_ms, oldest_ms[fetch.key])), started=started)
+            self._landed(fetch, answer, inputs[fetch.key], as_of_ms=as_of_ms, started=started)
 
-    def _landed(self, fetch: Fetch, answer: Section | Failure | None, *, as_of_ms: int, started: float) -> None:
+    def _landed(
+        self, fetch: Fetch, answer: Section | Failure | None, inputs: _Inputs, *, as_of_ms: int, started: float
+    ) -> None:
         spec = self._specs[fetch.name]
         if isinstance(answer, Failure):
             if answer.unknown and spec.scope is Scope.EVERYONE:
@@ -208,33 +234,35 @@ class Fetches:
         else:
             state = ProviderState.MISSING if answer is None else ProviderState.FRESH
             self._metrics.count("context_provider_outcomes_total", provider=fetch.name, state=state)
+            # As old as the oldest of what it was made from, which shortens its own time only if that was out of date.
+            oldest_ms = int(min(as_of_ms, inputs.as_of_ms))
+            inherited_ms = int(min(as_of_ms, inputs.outdated_ms)) - oldest_ms
             landing = SectionRecord(
                 section=answer,
-                as_of_ms=as_of_ms,
-                fresh_ms=self._freshener.fresh_ms(spec, missing=answer is None),
+                as_of_ms=oldest_ms,
+                fresh_ms=self._freshener.fresh_ms(spec, missing=answer is None) + inherited_ms,
                 latency_ms=(self._clock() - started) * 1000,
-                read_at=started,
-                order=fetch.order,
+                read_at=min(started, inputs.read_at),
+                order=int(min(fetch.order, inputs.order)),
             )
             if not fetch.outdated:
+                _outdate(fetch.replaces)
                 self._sections.keep(fetch.key, fetch.name, landing, fetch.generations)
         self._land(fetch)
         if not fetch.landing.done():
             fetch.landing.set_result(landing)
 
     def _land(self, fetch: Fetch) -> None:
+        fetch.replaces = None
         self._all.discard(fetch)
         if self._flying.get((fetch.name, fetch.key)) is fetch:
             del self._flying[fetch.name, fetch.key]
 
     async def _known(
         self, spec: ProviderSpec, keys: Sequence[str], need: Need, found: Mapping[str, Found]
-    ) -> tuple[dict[str, dict[str, Section]], dict[str, float]]:
-        """The sections that this provider depends on, by customer and provider, and when the oldest outdated one of
-        each customer was read: what is made from old data is as old.
-        """
-        known: dict[str, dict[str, Section]] = {key: {} for key in keys}
-        oldest_ms: dict[str, float] = dict.fromkeys(keys, math.inf)
+    ) -> dict[str, _Inputs]:
+        """The sections that this provider depends on, by customer."""
+        inputs = {key: _Inputs() for key in keys}
         landings: dict[tuple[str, str], asyncio.Future[Landing]] = {}
         for needed in spec.depends_on:
             sources = dict.fromkeys(self._sections.key(needed, key) for key in keys)
@@ -251,11 +279,10 @@ class Fetches:
                 else:
                     landed = self._at_hand(needed, found[source], need)
                 record = landed if isinstance(landed, SectionRecord) else self._fallback(needed, found[source])
-                if record is not None and record.section is not None:
-                    known[key][needed] = record.section
-                    if record is not landed:
-                        oldest_ms[key] = min(oldest_ms[key], record.as_of_ms)
-        return known, oldest_ms
+                if record is not None:
+                    late = record is not landed or self._freshener.judge(record, self._specs[needed]) > Freshness.DUE
+                    inputs[key].add(needed, record, outdated=late)
+        return inputs
 
     def _at_hand(self, name: str, found: Found, need: Need) -> Landing | None:
         """What is known of a dependency without asking for it (again)."""
@@ -271,6 +298,12 @@ class Fetches:
         if record is None or self._freshener.judge(record, self._specs[name]) is Freshness.GONE:
             return None
         return record
+
+
+def _outdate(fetch: Fetch | None) -> None:
+    """A newer one has landed: this one, if it is under way still, must not overwrite it."""
+    while fetch is not None:
+        fetch.outdated, fetch = True, fetch.replaces
 
 
 def _note(found: Found, name: str, landing: asyncio.Future[Landing]) -> None:

@@ -27,11 +27,16 @@ logger = logging.getLogger(__name__)
 
 #: Contexts made in one go before others get their turn: about a millisecond's work.
 _BEFORE_A_BREAK = 4
+#: For how long the history is trusted to have as its newest version what was recorded here: others record too.
+_NOTED_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """The contexts of some customers for one view, on their way; `ready` holds them, without the unknown."""
+    """The contexts of some customers for one view, on their way; `ready` holds them, without the unknown.
+
+    It is `overtaken` when newer data of one of them was in memory by the time it landed.
+    """
 
     key: str | None
     view: AgentView
@@ -39,6 +44,7 @@ class Flight:
     started: float
     ready: asyncio.Future[dict[str, Assembled]]
     task: asyncio.Task[None] | None = field(default=None, repr=False)
+    overtaken: bool = False
 
 
 class Flights:
@@ -54,7 +60,7 @@ class Flights:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = utc_now,
         metrics: Metrics,
-        noted_versions: int = 10_000,
+        noted_customers: int = 10_000,
     ) -> None:
         self._collector = collector
         self._assembler = assembler
@@ -63,7 +69,8 @@ class Flights:
         self._clock = clock
         self._wall_clock = wall_clock
         self._metrics = metrics
-        self._noted: LRU[str] = LRU(entries=noted_versions, clock=clock)
+        #: The version of each customer that the history has, by agent type.
+        self._noted: LRU[dict[str, str]] = LRU(entries=noted_customers, clock=clock)
         self._history_state = Transition("context history", logger)
         self._joinable: dict[str, Flight] = {}
         self._flying: set[Flight] = set()
@@ -90,16 +97,14 @@ class Flights:
 
     async def so_far(self, flight: Flight) -> dict[str, Assembled]:
         """What has come in until now, with a stand-in for every provider that has not."""
-        made = {}
-        for count, collection in enumerate(flight.batch.collections, start=1):
-            if not collection.unknown:
-                made[collection.customer_id] = self._assemble(flight, collection)
-            if count % _BEFORE_A_BREAK == 0:
-                await asyncio.sleep(0)
-        return made
+        return await self._make(flight)
 
     def outdate(self, customer_ids: Collection[str] | None = None) -> None:
         """Data of these customers changed (`None`: of anybody): what is under way is neither joined nor kept."""
+        if customer_ids is None:
+            self._noted.clear()
+        else:
+            self._noted.drop(*customer_ids)
         for flight in self._flying:
             if customer_ids is None or any(c.customer_id in customer_ids for c in flight.batch.collections):
                 flight.batch.outdated = True
@@ -133,7 +138,7 @@ class Flights:
     async def _fly(self, flight: Flight) -> None:
         try:
             await self._collector.collect(flight.batch)
-            made = await self.so_far(flight)
+            made = await self._make(flight, keep=True)
         except asyncio.CancelledError:
             flight.ready.cancel()
             raise
@@ -143,13 +148,31 @@ class Flights:
         finally:
             if flight.key is not None and self._joinable.get(flight.key) is flight:
                 del self._joinable[flight.key]
-        if not flight.batch.outdated:
-            for customer_id, one in made.items():
-                self._sections.keep_context(customer_id, flight.view.key, one.stored)
         flight.ready.set_result(made)
-        if flight.key is not None and flight.view.key == flight.view.agent_type and not flight.batch.outdated:
+        superseded = flight.batch.outdated or flight.overtaken
+        if flight.key is not None and flight.view.key == flight.view.agent_type and not superseded:
             for customer_id, one in made.items():
-                await self._note(customer_id, one)
+                await self._note(flight, customer_id, one)
+
+    async def _make(self, flight: Flight, *, keep: bool = False) -> dict[str, Assembled]:
+        made = {}
+        for count, collection in enumerate(flight.batch.collections, start=1):
+            if not collection.unknown:
+                made[collection.customer_id] = one = self._assemble(flight, collection)
+                if keep and not flight.batch.outdated:
+                    self._keep(flight, collection, one)
+            if count % _BEFORE_A_BREAK == 0:
+                await asyncio.sleep(0)
+        return made
+
+    def _keep(self, flight: Flight, collection: Collecting, made: Assembled) -> None:
+        """In memory, unless a reader who asked for newer data has brought it there meanwhile."""
+        used = {name: answer.record for name, answer in collection.answers.items()}
+        if self._sections.have_newer(collection.customer_id, used):
+            flight.overtaken = True
+        else:
+            generations = collection.found.generations
+            self._sections.keep_context(collection.customer_id, flight.view.key, made.stored, generations)
 
     def _assemble(self, flight: Flight, collection: Collecting) -> Assembled:
         answers = [
@@ -166,13 +189,13 @@ class Flights:
         ready.set_exception(exc)
         ready.exception()  # every reader may have left by now, which is no defect worth a warning
 
-    async def _note(self, customer_id: str, made: Assembled) -> None:
+    async def _note(self, flight: Flight, customer_id: str, made: Assembled) -> None:
         """Only what one reader saw whole: many at once are a job's business, and a gap is no change of content."""
         context = made.stored.context
-        noted = f"{customer_id}/{context.agent_type}"
         if self._history is None or made.served_from is not ServedFrom.ORIGIN or not context.complete:
             return
-        if self._noted.peek(noted) == context.context_version:
+        noted = self._noted.peek(customer_id) or {}
+        if noted.get(context.agent_type) == context.context_version:
             return
         sections = lasting(context.sections())
         entry = HistoryEntry(
@@ -182,12 +205,18 @@ class Flights:
             content=content_of(sections),
             at=self._wall_clock(),
             sources=sources_of(context.outcomes),
+            rules=flight.view.fingerprint,
         )
         try:
             await self._history.record(entry)
         except DatabaseUnavailable as exc:
             self._metrics.count("context_history_errors_total")
             self._history_state.down(exc)
+        except Exception as exc:  # of which only the kind is told: its text may hold the content
+            self._metrics.count("context_history_errors_total")
+            logger.error("a context version could not be recorded", extra={"error": type(exc).__name__})
         else:
             self._history_state.up()
-            self._noted.keep(noted, context.context_version, ttl_s=3600.0)
+            if not flight.batch.outdated:
+                noted = {**(self._noted.peek(customer_id) or {}), context.agent_type: context.context_version}
+                self._noted.keep(customer_id, noted, ttl_s=_NOTED_S)

@@ -16,7 +16,7 @@ from models.enrichment.assembly import Assembled, Assembler
 from models.enrichment.cache import TieredCache
 from models.enrichment.collector import Collector
 from models.enrichment.dependencies import check_specs
-from models.enrichment.encoding import splice, splice_many, splice_summary
+from models.enrichment.encoding import StoredContext, splice, splice_many, splice_summary
 from models.enrichment.fetches import Fetches, Need
 from models.enrichment.flights import Flights
 from models.enrichment.generations import Change
@@ -33,6 +33,8 @@ from models.telemetry import Metrics, NoMetrics
 MAX_CUSTOMERS = 1000
 #: With less time than this a read waits for the providers of the most important tier only.
 HURRY_S = 0.05
+#: How long what is cancelled may take to end before it is told again.
+_HEED_S = 0.2
 _CUSTOMER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -87,15 +89,16 @@ class ContextOrchestrator:
 
     async def read(self, customer_id: str, request: ContextRequest) -> ContextReading:
         """One read as bytes. On an L1 hit without a message this neither waits nor serialises. Raises as `enrich`."""
-        started = self._clock()
+        started, now_ms = self._clock(), self._now_ms()
         deadline_ms = math.ceil(request.deadline.remaining_s() * 1000)
-        scores = None
-        if self._relevance is None or request.message is None:
-            found = await self._find(customer_id, request)
+        scores, by_message = None, False
+        if request.message is None or self._relevance is None:
+            found = await self._find(customer_id, request, started, now_ms)
         else:
-            found, scores = await self._ranked(customer_id, request, self._relevance, request.message)
+            found, scores, by_message = await self._ranked(customer_id, request, self._relevance, request.message)
         stored, tier = found.stored, found.served_from
-        now_ms = epoch_ms(self._wall_clock())
+        if found.provider_tiers is not None or scores is not None:  # then this read has waited
+            now_ms = self._now_ms()
         elapsed_ms = (self._clock() - started) * 1000
         media_type = "application/json"
         if request.format is ReadFormat.JSON:
@@ -107,6 +110,7 @@ class ContextOrchestrator:
                 elapsed_ms=elapsed_ms,
                 provider_tiers=found.provider_tiers,
                 relevance=scores,
+                ranked_by_message=by_message,
             )
         elif request.format is ReadFormat.SUMMARY:
             body = splice_summary(stored, served_from=tier)
@@ -130,7 +134,7 @@ class ContextOrchestrator:
         started = self._clock()
         deadline_ms = math.ceil(request.deadline.remaining_s() * 1000)
         found = await self._find_many(customer_ids, request)
-        now_ms = epoch_ms(self._wall_clock())
+        now_ms = self._now_ms()
         elapsed_ms = (self._clock() - started) * 1000
         bodies, unknown, complete = [], [], True
         for customer_id, one in found.items():
@@ -156,7 +160,7 @@ class ContextOrchestrator:
         Raises `UnknownCustomer`, `UnknownAgentType`, `InvalidRequest`, `Forbidden` when the agent type does not see a
         required provider, `DeadlineExceeded` when that provider is absent, and `ContextEnrichmentError`.
         """
-        return _value(await self._find(customer_id, request))
+        return _value(await self._find(customer_id, request, self._clock(), self._now_ms()))
 
     async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
         """The contexts of up to 1,000 customers by id, without the unknown. Raises as `enrich`, but for those."""
@@ -167,10 +171,12 @@ class ContextOrchestrator:
         """Forget what changed, here at once and on every other replica soon.
 
         Everything of the customers, or with tags only their sections that bear one of them; tags alone are about all
-        customers. Raises `CacheUnavailable` when the others could not be told; what is here is forgotten even then.
+        customers. A tag that no provider bears is about nothing. Raises `CacheUnavailable` when the others could not be
+        told; what is here is forgotten even then.
         """
-        change = Change(customer_ids=tuple(customer_ids), tags=tuple(tags))
-        if not change.customer_ids and not change.tags:
+        borne = tuple(tag for tag in dict.fromkeys(tags) if tag in self._sections.tags)
+        change = Change(customer_ids=tuple(customer_ids), tags=borne)
+        if not borne and (tags or not customer_ids):
             return
         self._metrics.count("context_invalidations_total", kind="customer" if customer_ids else "tag")
         self._forget(change)
@@ -196,9 +202,9 @@ class ContextOrchestrator:
 
     async def close(self) -> None:
         """Cancel all work in the background, wait until it has ended, and let go of the cache."""
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+        while self._listener is not None and not self._listener.done():
+            self._listener.cancel()  # again until it heeds it: libraries lose cancellations
+            await asyncio.wait((self._listener,), timeout=_HEED_S)
         await self._flights.close()
         await self._fetches.close()
         for provider in self._providers:
@@ -207,16 +213,17 @@ class ContextOrchestrator:
         if self._cache is not None:
             await self._cache.close()
 
-    async def _find(self, customer_id: str, request: ContextRequest) -> Assembled:
+    async def _find(self, customer_id: str, request: ContextRequest, now_s: float, now_ms: int) -> Assembled:
         view = self._views.resolve(request)
-        due: list[str] = []
-        found = self._in_memory(customer_id, view, request, due)
-        if due:
-            self._flights.board(customer_id, view, Need(), refreshing=True)
-        result = "miss" if found is None else "stale" if found.stored.stale else "hit"
-        self._metrics.count("context_cache_requests_total", tier="l1", result=result)
+        found = self._in_memory(customer_id, view, request, now_s, now_ms)
         if found is None:
+            self._metrics.count("context_cache_requests_total", tier="l1", result="miss")
             found = await self._obtain(customer_id, view, request)
+        else:
+            if now_ms >= found.stored.refresh_at_ms:
+                self._flights.board(customer_id, view, Need(), refreshing=True)
+            result = "stale" if found.stored.stale else "hit"
+            self._metrics.count("context_cache_requests_total", tier="l1", result=result)
         self._metrics.count("context_reads_total", served_from=found.served_from)
         return found
 
@@ -229,12 +236,15 @@ class ContextOrchestrator:
         found: dict[str, Assembled | None] = {}
         missing: list[str] = []
         due: list[str] = []
+        now_s, now_ms = self._clock(), self._now_ms()
         for customer_id in customer_ids:
             if customer_id not in found:
-                found[customer_id] = one = self._in_memory(customer_id, view, request, due)
+                found[customer_id] = one = self._in_memory(customer_id, view, request, now_s, now_ms)
                 if one is None:
                     _check_id(customer_id)
                     missing.append(customer_id)
+                elif now_ms >= one.stored.refresh_at_ms:
+                    due.append(customer_id)
         if due:
             self._flights.board_many(due, view, Need(), refreshing=True)
         if missing:
@@ -249,21 +259,16 @@ class ContextOrchestrator:
         return found
 
     def _in_memory(
-        self, customer_id: str, view: AgentView, request: ContextRequest, due: list[str]
+        self, customer_id: str, view: AgentView, request: ContextRequest, now_s: float, now_ms: int
     ) -> Assembled | None:
-        """The encoded context in L1, if it will do for this request; `due` takes who should be refreshed early."""
+        """The encoded context in L1, if it will do for this request now."""
         stored = None if request.force_refresh else self._sections.context(customer_id, view.key)
-        if stored is None:
-            return None
-        now_ms = epoch_ms(self._wall_clock())
-        if now_ms >= stored.refresh_at_ms:
-            if now_ms >= stored.expires_at_ms:
-                return None
-            due.append(customer_id)
         if (
-            self._clock() >= stored.kept_until
+            stored is None
+            or now_ms >= stored.expires_at_ms
+            or now_s >= stored.kept_until
             or stored.newest_ms > now_ms + MAX_SKEW_MS
-            or (request.max_age_ms is not None and now_ms - stored.oldest_ms > request.max_age_ms)
+            or (request.max_age_ms is not None and _older(stored, request.max_age_ms, now_s, now_ms))
             or (request.required and self._lacks(stored.absent, request, view))
         ):
             return None
@@ -308,16 +313,19 @@ class ContextOrchestrator:
 
     async def _ranked(
         self, customer_id: str, request: ContextRequest, relevance: Relevance, message: str
-    ) -> tuple[Assembled, Mapping[str, float]]:
-        """The context, and how much each of its sections matters for the message, which is embedded meanwhile."""
+    ) -> tuple[Assembled, Mapping[str, float], bool]:
+        """The context, how much each of its sections matters, and whether the message had a say in that.
+
+        It is embedded meanwhile; if that takes too long, tier, freshness and agent type decide alone.
+        """
         embedding = asyncio.ensure_future(relevance.vector(message, request.deadline))
         try:
-            found = await self._find(customer_id, request)
+            found = await self._find(customer_id, request, self._clock(), self._now_ms())
             vector = await embedding
         finally:
             embedding.cancel()
         stored = found.stored
-        now_ms = epoch_ms(self._wall_clock())
+        now_ms = self._now_ms()
         freshness, tiers = {}, {}
         for outcome, as_of_ms in zip(stored.context.outcomes, stored.as_of_ms, strict=True):
             spec = self._specs[outcome.provider]
@@ -326,7 +334,11 @@ class ContextOrchestrator:
                 freshness[spec.section] = max(0.0, 1 - max(0, now_ms - as_of_ms) / (spec.ttl_s * 1000))
         importance = self._views.resolve(request).importance
         present = tuple(stored.context.sections())
-        return found, relevance.scores(present, vector, tiers=tiers, freshness=freshness, importance=importance)
+        scores = relevance.scores(present, vector, tiers=tiers, freshness=freshness, importance=importance)
+        return found, scores, vector is not None
+
+    def _now_ms(self) -> int:
+        return epoch_ms(self._wall_clock())
 
     def _forget(self, change: Change) -> None:
         names = self._sections.outdated_by(change)
@@ -354,6 +366,11 @@ class ContextOrchestrator:
 def _value(found: Assembled) -> EnrichedContext:
     context = found.stored.context
     return context if found.served_from is ServedFrom.ORIGIN else replace(context, cache_hit=True)
+
+
+def _older(stored: StoredContext, max_age_ms: int, now_s: float, now_ms: int) -> bool:
+    """By either clock, for the wall clock may have been set back."""
+    return now_ms - stored.oldest_ms > max_age_ms or stored.read_at < now_s - max_age_ms / 1000
 
 
 def _landed(ready: asyncio.Future[dict[str, Assembled]]) -> dict[str, Assembled]:

@@ -155,3 +155,7 @@ class ContextReader(Protocol):
         Raises as `ContextSource.enrich_many`.
         """
         ...
+
+
+class Contexts(ContextReader, ContextSource, Protocol):
+    """Contexts in both forms: as bytes and as values."""

@@ -23,6 +23,11 @@ _ADAPTERS: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
     {name: TypeAdapter(section) for name, section in SECTIONS.items()}
 )
 _FORM = "2"
+#: No section of ours comes near; a larger one would hold up every reader while it is checked.
+_MAX_SECTION = 1024 * 1024
+#: What each item of a collection counts for besides its text, so that many small ones are too much as well.
+_PER_ITEM = 16
+_SMALL = frozenset((bool, int, float, datetime, type(None)))
 
 #: Changes by itself whenever a section's fields, nested ones too, or the packed form do: releases never misread each
 #: other.
@@ -55,6 +60,8 @@ def checked(name: str, value: object) -> Section | None:
         return None
     if not isinstance(value, SECTIONS[name]):
         raise TypeError(f"a {type(value).__name__} is no {name}")
+    if _too_large(value):
+        raise ValueError(f"this {name} is larger than a section may be")
     section: Section = _ADAPTERS[name].validate_json(dump(value))
     return section
 
@@ -86,6 +93,28 @@ def unpack(
         read_at=clock_s - max(0, now_ms - as_of_ms) / 1000,
         confirmed_until=clock_s + confirm_s,
     )
+
+
+def _too_large(value: object) -> bool:
+    """Told without a look at more of it than is allowed."""
+    left = _MAX_SECTION
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) in _SMALL:
+            continue
+        if isinstance(item, str):
+            left -= len(item)
+        elif isinstance(item, (list, tuple, dict)):  # thrice as fast as a union
+            left -= _PER_ITEM * len(item)
+            if left >= 0:
+                waiting.extend(item if not isinstance(item, dict) else (*item.keys(), *item.values()))
+        elif (names := getattr(type(item), "__dataclass_fields__", None)) is not None:
+            left -= _PER_ITEM * len(names)
+            waiting += [getattr(item, name, None) for name in names]
+        if left < 0:
+            return True
+    return False
 
 
 def dump(value: object) -> bytes:

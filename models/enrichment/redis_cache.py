@@ -68,8 +68,10 @@ for i = 2, #ARGV do redis.call('HSET', KEYS[1], ':tag:' .. ARGV[i], ARGV[1]) end
 redis.call('HSET', KEYS[1], ':gen', ARGV[1])
 return 1
 """
+#: A Redis that is full refuses the first write; without any generation of tags it vouches for nothing.
 _OUTDATE_TAGS = """
-redis.call('HSETNX', KEYS[1], ':epoch', ARGV[1])
+local made = redis.pcall('HSETNX', KEYS[1], ':epoch', ARGV[1])
+if type(made) ~= 'number' then return redis.call('DEL', KEYS[1]) end
 for i = 2, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], ARGV[1]) end
 return redis.call('HSET', KEYS[1], ':tags', ARGV[1])
 """

@@ -54,6 +54,7 @@ class RedisInvalidations:
                     await self._follow(pubsub, on_change, on_gap)
             except (RedisError, OSError) as exc:
                 self._state.down(exc)
+            _heed_cancellation()
             await self._pause(self._retry_after_s)
 
     async def _follow(
@@ -61,6 +62,7 @@ class RedisInvalidations:
     ) -> None:
         unanswered = False
         while True:
+            _heed_cancellation()
             message = await pubsub.get_message(timeout=self._heartbeat_s)
             if message is None:
                 # A dead peer sends nothing, just as a quiet one: only an answered ping tells them apart.
@@ -76,6 +78,15 @@ class RedisInvalidations:
             elif message["type"] == "message":
                 change = _change(message["data"])
                 await (on_gap() if change is None else on_change(change))
+
+
+def _heed_cancellation() -> None:
+    """redis-py sends commands with `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes just as
+    the command has been sent; the task still knows of it.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _change(news: bytes) -> Change | None:

@@ -5,22 +5,42 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
 from models.clock import WallClock, utc_now
-from models.enrichment.protocol import ContextReader
+from models.enrichment.protocol import Contexts
 from models.enrichment.selection import AgentView, AgentViews
-from models.enrichment.types import ContextReading, ContextRequest
+from models.enrichment.types import ContextReading, ContextRequest, EnrichedContext
 from models.errors import DatabaseUnavailable
 from models.ids import NewId, new_id
 from models.resilience.deadline import Clock, Deadline
 from models.safety.audit import hash_subject
 from models.safety.protocol import AuditLog
 from models.safety.types import AuditRecord
-from models.telemetry import principal, request_id
+from models.telemetry import Metrics, NoMetrics, principal, request_id
 
 _MARK = b'{"masked":true,'
+_Found = TypeVar("_Found")
+
+
+def release_record(
+    action: str, customer_id: str, view: AgentView, *, salt: str, at: datetime, ids: NewId, **details: float
+) -> AuditRecord:
+    """The line that says to whom which fields of a customer are shown unmasked: a pseudonym, never a value."""
+    return AuditRecord(
+        audit_id=ids("aud"),
+        at=at,
+        actor=principal.get() or "unknown",
+        action=action,
+        subject=hash_subject(salt, customer_id),
+        outcome="unmasked",
+        request_id=request_id.get(),
+        details={"agent_type": view.agent_type, "fields": ",".join(view.unmasked), **details},
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -149,15 +169,14 @@ class Leases:
             durable.set_result(kept)
 
     def _first(self, customer_id: str, view: AgentView) -> AuditRecord:
-        return AuditRecord(
-            audit_id=self._ids("aud"),
+        return release_record(
+            "context.release",
+            customer_id,
+            view,
+            salt=self._salt,
             at=self._wall_clock(),
-            actor=principal.get() or "unknown",
-            action="context.release",
-            subject=hash_subject(self._salt, customer_id),
-            outcome="unmasked",
-            request_id=request_id.get(),
-            details={"agent_type": view.agent_type, "fields": ",".join(view.unmasked), "lease_s": self._lease_s},
+            ids=self._ids,
+            lease_s=self._lease_s,
         )
 
     def _end(self, lease: Lease) -> None:
@@ -178,16 +197,16 @@ class Leases:
 
 
 class AuditedReader:
-    """A `ContextReader` that releases unmasked fields only to a caller whose access is durably in the audit trail.
+    """`Contexts` that release unmasked fields only to a caller whose access is durably in the audit trail.
 
     Records name a pseudonym, never a value. Opening access runs beside the read itself; a read within an open lease
     waits for nothing. Where the record is not durable within `patience_s`, or by the deadline of the read, the masked
-    view is served and marked: `ContextReading.masked`, and `"masked": true` at the top of many.
+    view is served and counted, and bytes are marked: `ContextReading.masked`, and `"masked": true` at the top of many.
     """
 
     def __init__(
         self,
-        reader: ContextReader,
+        contexts: Contexts,
         views: AgentViews,
         audit: AuditLog,
         *,
@@ -198,9 +217,11 @@ class AuditedReader:
         clock: Clock = time.monotonic,
         wall_clock: WallClock = utc_now,
         ids: NewId = new_id,
+        metrics: Metrics | None = None,
     ) -> None:
-        self._reader = reader
+        self._contexts = contexts
         self._views = views
+        self._metrics = metrics or NoMetrics()
         self._leases = Leases(
             audit,
             salt=salt,
@@ -216,30 +237,51 @@ class AuditedReader:
         """The reading, or the masked one in its place; raises as the reader does."""
         view = self._views.resolve(request)
         if not view.unmasked or self._leases.held(customer_id, view):
-            return await self._reader.read(customer_id, request)
-        waits = self._leases.ask((customer_id,), view)
-        if waits is not None:
-            reading = await self._reader.read(customer_id, request)
-            if await _all_durable(waits, request.deadline):
-                return reading
-        return replace(await self._reader.read(customer_id, _masked(request, again=waits is not None)), masked=True)
+            return await self._contexts.read(customer_id, request)
+        reading, masked = await self._release((customer_id,), view, request, partial(self._contexts.read, customer_id))
+        return replace(reading, masked=True) if masked else reading
 
     async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
         """As the reader's; if the access to one of them cannot be recorded, all are masked."""
         view = self._views.resolve(request)
         if not view.unmasked:
-            return await self._reader.read_many(customer_ids, request)
-        waits = self._leases.ask(customer_ids, view)
-        if waits is not None:
-            body = await self._reader.read_many(customer_ids, request)
-            if await _all_durable(waits, request.deadline):
-                return body
-        body = await self._reader.read_many(customer_ids, _masked(request, again=waits is not None))
-        return _MARK + body.removeprefix(b"{")
+            return await self._contexts.read_many(customer_ids, request)
+        body, masked = await self._release(customer_ids, view, request, partial(self._contexts.read_many, customer_ids))
+        return _MARK + body.removeprefix(b"{") if masked else body
+
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        """The context, or the masked one in its place; raises as the source does."""
+        view = self._views.resolve(request)
+        if not view.unmasked or self._leases.held(customer_id, view):
+            return await self._contexts.enrich(customer_id, request)
+        return (await self._release((customer_id,), view, request, partial(self._contexts.enrich, customer_id)))[0]
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        """As the source's; if the access to one of them cannot be recorded, all are masked."""
+        view = self._views.resolve(request)
+        if not view.unmasked:
+            return await self._contexts.enrich_many(customer_ids, request)
+        return (await self._release(customer_ids, view, request, partial(self._contexts.enrich_many, customer_ids)))[0]
 
     async def close(self) -> None:
         """Hand the counts of open leases to the audit log, which must be closed after this."""
         await self._leases.close()
+
+    async def _release(
+        self,
+        customer_ids: Collection[str],
+        view: AgentView,
+        request: ContextRequest,
+        find: Callable[[ContextRequest], Awaitable[_Found]],
+    ) -> tuple[_Found, bool]:
+        """What `find` finds, and whether it had to be masked because the audit trail does not hold the release."""
+        waits = self._leases.ask(customer_ids, view)
+        if waits is not None:
+            found = await find(request)
+            if await _all_durable(waits, request.deadline):
+                return found, False
+        self._metrics.count("context_masked_releases_total")
+        return await find(_masked(request, again=waits is not None)), True
 
 
 async def _all_durable(waits: Collection[asyncio.Future[bool]], deadline: Deadline) -> bool:

@@ -132,7 +132,7 @@ class RelevanceScorer:
     """
 
     def __init__(
-        self, embedder: Embedder, *, share: float = 0.3, at_most_s: float = 0.1, remembered: int = 1024
+        self, embedder: Embedder, *, share: float = 0.8, at_most_s: float = 0.25, remembered: int = 1024
     ) -> None:
         self._embedder = embedder
         self._share = share

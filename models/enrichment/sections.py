@@ -10,7 +10,7 @@ from models.enrichment.dependencies import tags_of
 from models.enrichment.encoding import StoredContext
 from models.enrichment.generations import Change, Generations, Shelf, Write
 from models.enrichment.guards import Landing
-from models.enrichment.policy import MAX_SKEW_MS, Freshener
+from models.enrichment.policy import MAX_SKEW_MS, Freshener, Freshness
 from models.enrichment.records import SectionRecord, pack, unpack
 from models.enrichment.types import ProviderSpec, Scope, ServedFrom
 
@@ -58,6 +58,8 @@ class Sections:
     ) -> None:
         self._specs = specs
         self._tags = tags_of(specs)
+        #: All there are.
+        self.tags = frozenset[str]().union(*self._tags.values())
         self._freshener = freshener
         self._cache = cache
         self._on_outdated = on_outdated
@@ -136,9 +138,29 @@ class Sections:
         entry = self._cache.l1.peek(customer_id)
         return None if entry is None else entry.contexts.get(view)
 
-    def keep_context(self, customer_id: str, view: str, context: StoredContext) -> None:
-        """Keep an encoded context in memory; who has one is not unknown."""
+    def have_newer(self, customer_id: str, used: Mapping[str, SectionRecord | None]) -> bool:
+        """Whether of one of these providers something else is in memory by now than what was used."""
+        if self._cache is None:
+            return False
+        for name, record in used.items():
+            entry = self._cache.l1.peek(self.key(name, customer_id))
+            kept = None if entry is None else entry.records.get(name)
+            if kept is None:
+                continue
+            if record is None:
+                if self._freshener.judge(kept, self._specs[name]) is not Freshness.GONE:
+                    return True
+            elif kept.as_of_ms != record.as_of_ms or kept.section != record.section:
+                return True
+        return False
+
+    def keep_context(
+        self, customer_id: str, view: str, context: StoredContext, generations: Generations | None
+    ) -> None:
+        """Keep an encoded context in memory; who has one is not unknown, which the shared tier is told if need be."""
         entry = self.entry(customer_id)
+        if entry.unknown_until > self._freshener.clock() and generations is not None:
+            self._save_unknown(customer_id, 0.0, generations)
         entry.unknown_until = float("-inf")
         entry.keep_context(view, context)
 
@@ -149,14 +171,7 @@ class Sections:
             return
         self.entry(key).unknown_until = self._freshener.clock() + ttl_s
         if generations is not None:
-            record = SectionRecord(
-                section=None,
-                as_of_ms=self._freshener.now_ms(),
-                fresh_ms=int(ttl_s * 1000),
-                latency_ms=0.0,
-                read_at=self._freshener.clock(),
-            )
-            self._save(key, _UNKNOWN, pack(record, generations.stamp(())), generations)
+            self._save_unknown(key, ttl_s, generations)
 
     def forget(self, change: Change) -> None:
         """Drop from L1 what the change outdates."""
@@ -225,6 +240,11 @@ class Sections:
         if record is None or record.as_of_ms > now_ms + MAX_SKEW_MS:
             return 0.0
         return (record.as_of_ms + record.fresh_ms - now_ms) / 1000
+
+    def _save_unknown(self, key: str, ttl_s: float, generations: Generations) -> None:
+        now_ms, now = self._freshener.now_ms(), self._freshener.clock()
+        record = SectionRecord(section=None, as_of_ms=now_ms, fresh_ms=int(ttl_s * 1000), latency_ms=0.0, read_at=now)
+        self._save(key, _UNKNOWN, pack(record, generations.stamp(())), generations)
 
     def _save(self, key: str, name: str, value: bytes, generations: Generations) -> None:
         assert self._cache is not None  # noqa: S101

@@ -31,13 +31,14 @@ class AgentView:
 
     `key` differs between views whenever what they show does. `unmasked` names the personal fields that are shown as
     they are, and `free_text` where people's own words are. `importance` is of sections to the agent type, 1 for the
-    first, falling towards 0.
+    first, falling towards 0. `fingerprint` differs whenever the rules, or the secret that keys their masks, do.
     """
 
     agent_type: str
     providers: tuple[str, ...]
     rules: RuleSet
     key: str = ""
+    fingerprint: str = ""
     unmasked: tuple[str, ...] = ()
     importance: Mapping[str, float] = field(default_factory=dict)
     masks: Mapping[str, SectionMask] = field(default_factory=dict, repr=False)
@@ -46,6 +47,11 @@ class AgentView:
         """The section of this name, masked for this view; never raises, what cannot be masked is redacted."""
         mask = self.masks.get(name)
         return section if mask is None else mask(section)
+
+    def sections(self) -> frozenset[str]:
+        """The names of the sections that it may show."""
+        shown = frozenset(SECTION_OF.get(name, name) for name in self.providers)
+        return shown if shown <= SECTIONS.keys() else frozenset(SECTIONS)  # a provider from outside may fill any
 
 
 class AgentViews:
@@ -73,16 +79,6 @@ class AgentViews:
                 raise ConfigurationError(f"agent types: the default {default!r} shows more of {rule} than others do")
         self._plain = {"": self._default, **self._views}
         self._narrowed = lru_cache(maxsize=_REMEMBERED_VIEWS)(self._narrow)
-        #: Changes with any rule, so that what was masked by other rules is never served under these.
-        self.fingerprint = hashlib.blake2b(
-            repr(
-                [
-                    self._masker.fingerprint,
-                    *((v.agent_type, v.providers, sorted(v.rules.masks.items())) for v in views),
-                ]
-            ).encode(),
-            digest_size=4,
-        ).hexdigest()
 
     @classmethod
     def load(cls, file: Path = DEFAULT_FILE, *, secret: str = "") -> AgentViews:
@@ -163,17 +159,20 @@ class AgentViews:
         return replace(
             view,
             key=key,
+            fingerprint=_fingerprint(view.rules, self._masker),
             masks=self._masker.compile(view.rules),
-            unmasked=_unmasked(view.providers, view.rules),
+            unmasked=_unmasked(view.sections(), view.rules),
             importance={SECTION_OF.get(name, name): 1 - place / count for place, name in enumerate(view.providers)},
         )
 
 
-def _unmasked(providers: Sequence[str], rules: RuleSet) -> tuple[str, ...]:
-    shown = {SECTION_OF.get(name, name) for name in providers}
-    if not shown <= set(SECTIONS):  # a provider from outside may fill any section
-        shown = set(SECTIONS)
+def _fingerprint(rules: RuleSet, masker: Masker) -> str:
+    masks = sorted((key, mask.value) for key, mask in rules.masks.items())
+    return hashlib.blake2b(repr([masker.fingerprint, masks]).encode(), digest_size=8).hexdigest()
+
+
+def _unmasked(shown: Collection[str], rules: RuleSet) -> tuple[str, ...]:
     kept = [key for key in PERSONAL_FIELDS if key.partition(".")[0] in shown and rules.masks[key] is Mask.KEEP]
-    if shown & FREE_TEXT_SECTIONS and rules.masks[FREE_TEXT_RULE] is Mask.KEEP:
+    if FREE_TEXT_SECTIONS.intersection(shown) and rules.masks[FREE_TEXT_RULE] is Mask.KEEP:
         kept.append(FREE_TEXT_RULE)
     return tuple(kept)

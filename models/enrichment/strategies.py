@@ -7,11 +7,11 @@ a lost record of an assignment is written again by the next read. Experiments dr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 import orjson
 import yaml
@@ -19,12 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.assignment import rendezvous, uniform
 from models.enrichment.measures import Measure
-from models.enrichment.protocol import ContextReader
+from models.enrichment.protocol import Contexts
 from models.enrichment.selection import AgentViews
-from models.enrichment.types import ContextReading, ContextRequest
+from models.enrichment.types import ContextReading, ContextRequest, EnrichedContext
 from models.errors import ConfigurationError, DeadlineExceeded
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "context_strategies.yaml"
+
+_Found = TypeVar("_Found")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
@@ -226,24 +228,30 @@ def _choice(experiment: Experiment, strategy: Strategy, seen: Sequence[str]) -> 
 
 
 class StrategyReader:
-    """A `ContextReader` that reads every customer by their strategy, and says which it was."""
+    """`Contexts` that are read by the strategy of each customer; a reading says which it was."""
 
-    def __init__(self, reader: ContextReader, strategies: Strategies) -> None:
-        self._reader = reader
+    def __init__(self, contexts: Contexts, strategies: Strategies) -> None:
+        self._contexts = contexts
         self._strategies = strategies
 
     async def read(self, customer_id: str, request: ContextRequest) -> ContextReading:
         """Raises as the reader does."""
         choice = self._strategies.choose(customer_id, request.agent_type)
         if choice is None:
-            return await self._reader.read(customer_id, request)
-        try:
-            reading = await self._reader.read(customer_id, choice.apply(request))
-        except DeadlineExceeded:  # the one failure that a strategy can cause: who met it was still read this way
-            self._strategies.record(customer_id, choice)
-            raise
-        self._strategies.record(customer_id, choice)
+            return await self._contexts.read(customer_id, request)
+        reading = await self._follow(choice, customer_id, request, self._contexts.read)
         return replace(reading, strategy=choice.label)
+
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        """A value has no order and no length: of a strategy, providers and deadline count. Raises as the source."""
+        choice = self._strategies.choose(customer_id, request.agent_type)
+        if choice is None:
+            return await self._contexts.enrich(customer_id, request)
+        return await self._follow(choice, customer_id, request, self._contexts.enrich)
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        """As asked: what jobs read is no part of an experiment. Raises as the source does."""
+        return await self._contexts.enrich_many(customer_ids, request)
 
     async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
         """One reading per strategy, put together in the order asked. Raises as the reader does."""
@@ -252,7 +260,7 @@ class StrategyReader:
         for customer_id, choice in choices.items():
             groups.setdefault(choice, []).append(customer_id)
         if set(groups) <= {None}:
-            return await self._reader.read_many(customer_ids, request)
+            return await self._contexts.read_many(customer_ids, request)
         bodies = await self._read_groups(groups, request)
         joined = _joined(list(choices), [orjson.loads(body) for body in bodies])
         for context in joined["contexts"]:
@@ -260,13 +268,28 @@ class StrategyReader:
                 self._strategies.record(context["customer_id"], chosen)
         return orjson.dumps(joined)
 
+    async def _follow(
+        self,
+        choice: Choice,
+        customer_id: str,
+        request: ContextRequest,
+        find: Callable[[str, ContextRequest], Awaitable[_Found]],
+    ) -> _Found:
+        try:
+            found = await find(customer_id, choice.apply(request))
+        except DeadlineExceeded:  # the one failure that a strategy can cause: who met it was still read this way
+            self._strategies.record(customer_id, choice)
+            raise
+        self._strategies.record(customer_id, choice)
+        return found
+
     async def _read_groups(self, groups: Mapping[Choice | None, list[str]], request: ContextRequest) -> list[bytes]:
         tasks = []
         try:
             async with asyncio.TaskGroup() as group:
                 for choice, ids in groups.items():
                     mine = request if choice is None else choice.apply(request)
-                    tasks.append(group.create_task(self._reader.read_many(ids, mine)))
+                    tasks.append(group.create_task(self._contexts.read_many(ids, mine)))
         except ExceptionGroup as exc:
             raise exc.exceptions[0] from exc
         return [task.result() for task in tasks]
@@ -276,6 +299,7 @@ def _joined(asked: Sequence[str], parts: Sequence[dict[str, Any]]) -> dict[str, 
     contexts = {context["customer_id"]: context for part in parts for context in part["contexts"]}
     unknown = {customer_id for part in parts for customer_id in part["unknown"]}
     return {
+        **({"masked": True} if any(part.get("masked") for part in parts) else {}),
         "contexts": [contexts[customer_id] for customer_id in asked if customer_id in contexts],
         "unknown": [customer_id for customer_id in asked if customer_id in unknown],
         "complete": all(part["complete"] for part in parts),

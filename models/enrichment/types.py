@@ -458,7 +458,7 @@ class ContextRequest:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: every read makes one, and a frozen one takes thrice as long to make
 class ContextReading:
     """One answered read, ready to send.
 
@@ -484,7 +484,8 @@ class ContextReading:
 class HistoryEntry:
     """What an agent type could see of a customer from `at` on, real-time sections aside.
 
-    `content` holds the sections by name as JSON values, `sources` where each of them came from.
+    `content` holds the sections by name as JSON values, `sources` where each of them came from, and `rules` the
+    fingerprint of the view that masked them; empty where it is not known.
     """
 
     customer_id: str
@@ -493,6 +494,7 @@ class HistoryEntry:
     content: Mapping[str, Any]
     at: datetime
     sources: Mapping[str, str] = field(default_factory=dict)
+    rules: str = ""
 
 
 #: Keys of `get_context_summary()` as documented.

@@ -58,7 +58,6 @@ class ClearbitProvider(CompanyProvider[CompanyEnrichment]):
         ttl_s=24 * 3600.0,
         missing_ttl_s=300.0,
         stale_while_revalidate_s=3600.0,
-        depends_on=("customer_intelligence",),
         tags=("vendors",),
         third_party=True,
     )

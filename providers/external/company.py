@@ -6,7 +6,7 @@ import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
@@ -93,7 +93,8 @@ class WireModel(BaseModel):
 class CompanyProvider(HttpProvider, Generic[S]):
     """A vendor who knows companies; `name` and `source` of its spec are the vendor's name.
 
-    A customer who pays less than `external_min_mrr` a month (in the customer's own currency) is not asked about.
+    A customer who pays less than `external_min_mrr` a month (in the customer's own currency) is not asked about. Only
+    where there is such a limit does the provider depend on what the customer pays, and goes out of date with it.
     """
 
     def __init__(self, resources: ProviderResources, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -104,6 +105,8 @@ class CompanyProvider(HttpProvider, Generic[S]):
             raise ConfigurationError(self.says(f"the setting {VENDORS[vendor].key} is empty, or cannot be a key"))
         self._database = resources.database
         self._min_mrr = settings.external_min_mrr
+        if self._min_mrr > 0:
+            self.spec = replace(self.spec, depends_on=("customer_intelligence",))
         super().__init__(
             base_url=getattr(settings, VENDORS[vendor].base_url),
             now=resources.now,

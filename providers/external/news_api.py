@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import AwareDatetime
 from models.enrichment.types import CompanyNews, NewsArticle, ProviderSpec
 from models.errors import Forbidden, ProviderUnavailable, RapportError
 from models.resilience.deadline import Deadline
+from providers.base import ProviderResources
 from providers.external.company import Company, CompanyProvider, WireModel, clip
 from providers.http_answer import HttpAnswer
 from providers.http_base import never_above
@@ -48,7 +50,7 @@ class NewsApiProvider(CompanyProvider[CompanyNews]):
     """English articles of the last four weeks that name the company in title or description, from API v2.
 
     Request and paging: https://newsapi.org/docs/endpoints/everything, errors: https://newsapi.org/docs/errors. Names of
-    authors are not read. The limit is that of the free plan, 50 requests in 12 hours; 429 does not say until when.
+    authors are not read. Half of what the plan allows in a day may be asked in 12 hours; 429 does not say until when.
     """
 
     spec = ProviderSpec(
@@ -60,12 +62,14 @@ class NewsApiProvider(CompanyProvider[CompanyNews]):
         ttl_s=3600.0,
         missing_ttl_s=3600.0,
         stale_while_revalidate_s=3600.0,
-        depends_on=("customer_intelligence",),
         tags=("vendors",),
         third_party=True,
     )
-    limit = never_above(50, within_s=12 * 3600.0)
     pause_s = 15 * 60.0
+
+    def __init__(self, resources: ProviderResources, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(resources, clock=clock)
+        self.limit = never_above(resources.settings.news_requests_per_day // 2, within_s=12 * 3600.0)
 
     def credentials(self) -> Mapping[str, str]:
         return {"x-api-key": self._key.get_secret_value()}

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from models.enrichment.history import HistoryPage
 from models.enrichment.types import HistoryEntry
-from models.errors import FieldError, InvalidRequest, NotFound
+from models.errors import FieldError, InvalidRequest, NotFound, UnknownCustomer
 from providers.database import Database
 from providers.record_tables import ContextVersion
+from providers.tables import Customer
 
-#: Versions that one transaction of `prune` looks at: few enough for other writers to get their turn.
+#: Versions that one transaction of `prune` deletes: few enough for other writers to get their turn.
 _PRUNED_AT_ONCE = 1000
 
 
 class SqlContextHistory:
-    """Appends a version only when it differs from the newest of the same customer and agent type."""
+    """Appends a version only when it differs from the newest of the same customer and agent type.
+
+    One that does not, under other rules, is theirs from then on.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,17 +35,21 @@ class SqlContextHistory:
         """Whether the entry was kept. Raises `DatabaseUnavailable`."""
         newest = (
             _versions(entry.customer_id, entry.agent_type)
-            .with_only_columns(ContextVersion.context_version)
+            .with_only_columns(ContextVersion.version_id, ContextVersion.context_version, ContextVersion.rules)
             .order_by(ContextVersion.version_id.desc())
             .limit(1)
         )
         # Most calls find nothing new: look before taking the lock, then again while holding it.
-        async with self._database.session() as session:
-            if await session.scalar(newest) == entry.context_version:
-                return False
+        kept = await self._database.read(lambda connection: connection.execute(newest).first())
+        if kept is not None and (kept.context_version, kept.rules) == (entry.context_version, entry.rules):
+            return False
         async with self._database.transaction() as session:
             await self._lock(session, entry)
-            if await session.scalar(newest) == entry.context_version:
+            kept = (await session.execute(newest)).first()
+            if kept is not None and kept.context_version == entry.context_version:
+                # What reads the same under other rules is what these rules show.
+                same = ContextVersion.version_id == kept.version_id
+                await session.execute(update(ContextVersion).where(same).values(rules=entry.rules))
                 return False
             session.add(
                 ContextVersion(
@@ -50,6 +58,7 @@ class SqlContextHistory:
                     context_version=entry.context_version,
                     content=dict(entry.content),
                     sources=dict(entry.sources),
+                    rules=entry.rules,
                     at=entry.at,
                 )
             )
@@ -79,6 +88,13 @@ class SqlContextHistory:
             next_cursor=str(entries[-1].version_id) if preceding else None,
         )
 
+    async def check_customer(self, customer_id: str) -> None:
+        """Return if there is such a customer. Raises `UnknownCustomer`, `DatabaseUnavailable`."""
+        query = select(Customer.customer_id).where(Customer.customer_id == customer_id)
+        async with self._database.session() as session:
+            if await session.scalar(query) is None:
+                raise UnknownCustomer("there is no such customer")
+
     async def get(self, customer_id: str, agent_type: str, version: str) -> HistoryEntry:
         """The last time that this version was recorded. Raises `NotFound`, `DatabaseUnavailable`."""
         query = (
@@ -102,7 +118,7 @@ class SqlContextHistory:
         here = tuple_(ContextVersion.at, ContextVersion.version_id)
         candidates = (
             select(ContextVersion.at, ContextVersion.version_id)
-            .where(ContextVersion.at < before)
+            .where(ContextVersion.at < before, _has_successor())
             .order_by(ContextVersion.at, ContextVersion.version_id)
             .limit(_PRUNED_AT_ONCE)
         )
@@ -110,7 +126,7 @@ class SqlContextHistory:
             async with self._database.session() as session:
                 query = candidates if position is None else candidates.where(here > position)
                 rows = (await session.execute(query)).all()
-            if not rows:
+            if not rows:  # as on most days: then nobody was kept from writing
                 return removed
             outdated = delete(ContextVersion).where(
                 ContextVersion.version_id.in_([row.version_id for row in rows]), _has_successor()
@@ -159,5 +175,6 @@ def _entry(row: ContextVersion) -> HistoryEntry:
         context_version=row.context_version,
         content=row.content,
         sources=row.sources or {},
+        rules=row.rules or "",
         at=row.at,
     )

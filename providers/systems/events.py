@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -125,6 +125,9 @@ class SqlEvents:
                     activity.append({"customer_id": event.customer_id, "at": event.at, **asdict(fact)})
                 case ClosedConversation() as fact:
                     row = {"customer_id": event.customer_id, **asdict(fact)}
+                    _, earlier = records[Conversation].get(fact.conversation_id, (index, row))
+                    if fact.csat is None and earlier["customer_id"] == event.customer_id:
+                        row["csat"] = earlier["csat"]
                     records[Conversation][fact.conversation_id] = index, row
                     await self._count_outcomes(session, event, fact)
                 case SecurityFinding() as fact:
@@ -164,16 +167,22 @@ class SqlEvents:
         field: str,
         records: Mapping[str, tuple[int, dict[str, Any]]],
     ) -> None:
-        """Write the records over earlier ones of the same key and customer; a record never changes its customer."""
+        """Write the records over earlier ones of the same key and customer; a record never changes its customer.
+
+        A rating is kept until another one comes.
+        """
         if not records:
             return
         columns = table.__table__.c
         statement = self._insert(table).values([records[value][1] for value in sorted(records)])
         excluded = statement.excluded
         owned = columns.customer_id.is_not_distinct_from(excluded.customer_id) if "customer_id" in columns else None
+        changes: dict[str, Any] = {each.name: excluded[each.name] for each in columns if each.name != key}
+        if "csat" in columns:
+            changes["csat"] = func.coalesce(excluded.csat, columns.csat)
         query = statement.on_conflict_do_update(
             index_elements=[key],
-            set_={each.name: excluded[each.name] for each in columns if each.name != key},
+            set_=changes,
             where=owned,
         ).returning(columns[key])
         written = set(await session.scalars(query))

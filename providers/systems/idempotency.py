@@ -13,6 +13,7 @@ from models.errors import Conflict, IdempotencyMismatch, InProgress
 from models.ids import NewId, new_id
 from providers.database import Database
 from providers.record_tables import IdempotencyKey
+from providers.systems.removal import remove_in_batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,5 +125,5 @@ class SqlIdempotencyStore:
 
     async def remove_expired(self) -> None:
         """Delete every key older than `keep`; for a periodic clean-up. Raises `DatabaseUnavailable`."""
-        async with self._database.transaction() as session:
-            await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at <= self._clock() - self._keep))
+        expired = IdempotencyKey.created_at <= self._clock() - self._keep
+        await remove_in_batches(self._database, IdempotencyKey.key_id, expired)

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Update, delete, select, update
+from sqlalchemy import Select, Update, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.clock import WallClock, utc_now
 from models.errors import RapportError
 from providers.database import Database
 from providers.record_tables import OutboxMessage
+from providers.systems.removal import remove_in_batches
 
 #: Topic of changes to what a context shows; the subject is a customer id, or empty when only tags are told.
 CONTEXT_CHANGED = "context.changed"
-_REMOVED_AT_ONCE = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +65,19 @@ class SqlOutbox:
         async with self._database.session() as session:
             return await _read(session, _undelivered(topic, limit))
 
-    async def deliver(self, send: Send, *, topic: str, limit: int = 500) -> int:
+    async def deliver(self, send: Send, *, topic: str, limit: int = 500, after: int = 0) -> int:
         """Hand the oldest undelivered messages of a topic to `send` and confirm them when it returns; their number.
+
+        `after` leaves out the messages up to this id.
 
         Of several deliverers one at a time has a message on PostgreSQL, where it is locked meanwhile. On SQLite a lock
         would stop every writer, so two of them may send the same message. When `send` raises, one more attempt is
         counted and the error goes on. Raises `DatabaseUnavailable`.
         """
-        query = _undelivered(topic, limit)
+        query = _undelivered(topic, limit).where(OutboxMessage.message_id > after)
         if self._database.dialect == "sqlite":
-            messages = await self.pending(topic=topic, limit=limit)
+            async with self._database.session() as session:
+                messages = await _read(session, query)
             failure = await _attempt(send, messages)
             if messages:
                 async with self._database.transaction() as session:
@@ -91,20 +94,7 @@ class SqlOutbox:
 
     async def remove_delivered(self, *, before: datetime) -> int:
         """Delete what was delivered before then, in short transactions; how many. Raises `DatabaseUnavailable`."""
-        oldest = (
-            select(OutboxMessage.message_id)
-            .where(OutboxMessage.delivered_at < before)
-            .order_by(OutboxMessage.message_id)
-            .limit(_REMOVED_AT_ONCE)
-        )
-        removed = 0
-        while True:
-            async with self._database.transaction() as session:
-                ids = (await session.scalars(oldest)).all()
-                await session.execute(delete(OutboxMessage).where(OutboxMessage.message_id.in_(ids)))
-            removed += len(ids)
-            if len(ids) < _REMOVED_AT_ONCE:
-                return removed
+        return await remove_in_batches(self._database, OutboxMessage.message_id, OutboxMessage.delivered_at < before)
 
     def _settlement(self, messages: Sequence[PendingMessage], *, delivered: bool) -> Update:
         ids = [message.message_id for message in messages]

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
-from sqlalchemy import delete
-
 from models.clock import WallClock, utc_now
+from models.errors import DatabaseUnavailable, RapportError
 from models.telemetry import Metrics, NoMetrics, Transition
 from providers.database import Database
 from providers.record_tables import ReceivedEvent
 from providers.systems.outbox import CONTEXT_CHANGED, PendingMessage, SqlOutbox
+from providers.systems.removal import remove_in_batches
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class ContextChangeRelay:
         self._sleep = sleep
         self._metrics = metrics or NoMetrics()
         self._transition = Transition("context changes", logger)
+        self._passing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -67,13 +68,14 @@ class ContextChangeRelay:
             self._task = None
 
     async def deliver(self) -> int:
-        """Deliver everything pending now; how many changes. Raises `DatabaseUnavailable`, `CacheUnavailable`."""
-        total = 0
-        while True:
-            delivered = await self._outbox.deliver(self._send, topic=CONTEXT_CHANGED, limit=self._batch)
-            total += delivered
-            if delivered < self._batch:
-                return total
+        """Deliver everything pending now; how many changes.
+
+        Changes that fail hold up none of those behind them: all are tried before the first error is raised. One pass at
+        a time, so that many callers do not walk through a long queue side by side. Raises `DatabaseUnavailable`,
+        `CacheUnavailable`.
+        """
+        async with self._passing:
+            return await self._pass()
 
     async def remove_expired(self) -> None:
         """Remove delivered messages and received events older than `keep`; for a periodic clean-up.
@@ -82,8 +84,7 @@ class ContextChangeRelay:
         """
         before = self._wall_clock() - self._keep
         await self._outbox.remove_delivered(before=before)
-        async with self._database.transaction() as session:
-            await session.execute(delete(ReceivedEvent).where(ReceivedEvent.received_at < before))
+        await remove_in_batches(self._database, ReceivedEvent.event_id, ReceivedEvent.received_at < before)
 
     async def _deliver_forever(self) -> None:
         pause_s = self._interval_s
@@ -98,9 +99,39 @@ class ContextChangeRelay:
                 pause_s = self._interval_s
             await self._sleep(pause_s)
 
+    async def _pass(self) -> int:
+        total, position = 0, 0
+        failure: RapportError | None = None
+
+        async def send(messages: Sequence[PendingMessage]) -> None:
+            nonlocal position
+            position = messages[-1].message_id
+            await self._send(messages)
+
+        while True:
+            try:
+                delivered = await self._outbox.deliver(send, topic=CONTEXT_CHANGED, limit=self._batch, after=position)
+            except DatabaseUnavailable:
+                raise
+            except RapportError as error:
+                failure = failure or error
+                continue
+            total += delivered
+            if delivered < self._batch:
+                break
+        if failure is not None:
+            raise failure
+        return total
+
     async def _send(self, messages: Sequence[PendingMessage]) -> None:
+        failure: RapportError | None = None
         for tags, customer_ids in gathered(messages):
-            await self._invalidate(customer_ids, tags)
+            try:
+                await self._invalidate(customer_ids, tags)
+            except RapportError as error:  # the others are forgotten at least in this process
+                failure = failure or error
+        if failure is not None:
+            raise failure
         now = self._wall_clock()
         for message in messages:
             waited_s = (now - message.created_at).total_seconds()

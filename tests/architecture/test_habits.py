@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from deployments.metrics_table import METRICS
+
 ROOT = Path(__file__).resolve().parents[2]
 #: Technology library -> the files that alone may import it.
 OWNERS = {
@@ -100,6 +102,17 @@ def test_only_the_ingress_deployment_file_knows_ray() -> None:
     files = modules("deployments/ingress")
     users = {path.name for path in files if any(name.split(".")[0] == "ray" for name in imports(path))}
     assert users <= {"deployment.py"}
+
+
+def test_every_metric_is_counted_or_observed_somewhere() -> None:
+    named = {
+        node.value
+        for path in modules("models", "providers", "deployments")
+        if path.name != "metrics_table.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert METRICS.keys() <= named, METRICS.keys() - named
 
 
 def test_no_file_names_a_machine_path() -> None:

@@ -20,7 +20,7 @@ from models.campaign.types import StageState, Tone
 from models.enrichment.types import ContextRequest
 from models.resilience.deadline import Deadline
 from models.safety.audit import hash_subject
-from models.settings import Settings
+from models.settings import DatabaseSettings, Settings
 from providers.database import Database
 from providers.tables import Customer, Ticket
 from tests.batch.conftest import CUSTOMERS
@@ -62,7 +62,8 @@ def written_to(folder: Path, customer_ids: set[str]) -> set[str]:
 async def test_customers_with_open_trouble_are_not_written_to(
     demo_config: CampaignConfig, config: CampaignConfig, frames: Frames, database_url: str, tmp_path: Path
 ) -> None:
-    settings = Settings(database_url=database_url, hash_salt=SecretStr("salt"))
+    settings = Settings(database=DatabaseSettings(url=SecretStr(database_url)))
+    assert settings.database_url == database_url
     contexts = engines_for(settings, shared=False).contexts
     engines = replace(campaign_engines(database_url, ARTICLES), contexts=contexts)
     agreed = await members(database_url)

@@ -187,6 +187,25 @@ class TestRedisCache:
         assert "a" not in (await shelf_of(redis)).values
         await admin.aclose()
 
+    @pytest.mark.parametrize("keys", [["k"], []])
+    async def test_a_full_redis_still_forgets_what_a_tag_outdates(
+        self, own_redis: RedisServer, redis: RedisCache, keys: list[str]
+    ) -> None:
+        before = await generations_of(redis)
+        await redis.save([write(before)])
+        admin = connect(own_redis.url, timeout_s=2.0)
+        await admin.config_set("maxmemory", 1)
+        await redis.outdate(keys, ["support"])
+        await redis.outdate(keys, ["support"])
+        full = (await shelf_of(redis)).generations
+        assert full is None or full.stamp(["support"]) != before.stamp(["support"])
+        await admin.config_set("maxmemory", 0)
+        after = await generations_of(redis)
+        assert after.stamp(["support"]) != before.stamp(["support"])
+        assert await redis.save([write(before)]) == [False]
+        assert await redis.save([write(after)]) == [True]
+        await admin.aclose()
+
     async def test_forgotten_scripts_are_sent_again(self, own_redis: RedisServer, redis: RedisCache) -> None:
         before = await generations_of(redis)
         admin = connect(own_redis.url, timeout_s=2.0)
@@ -302,6 +321,21 @@ class TestReplicas:
         assert (await one.read())[1] == "Acme Inc"
         asked = {name: len(provider.asked) for name, provider in sources.items()}
         assert asked == {name: 2 if name == "customer_intelligence" else 1 for name in sources}
+
+    async def test_a_change_reaches_every_replica_of_a_full_redis(
+        self, own_redis: RedisServer, replicas: tuple[Replica, Replica], sources: dict[str, FakeProvider]
+    ) -> None:
+        one, two = replicas
+        for replica in replicas:
+            await replica.read()
+        admin = connect(own_redis.url, timeout_s=2.0)
+        await admin.config_set("maxmemory", 1)
+        await admin.aclose()
+        sources["customer_intelligence"].changes(company_name="Acme Inc")
+        await one.context.invalidate(tags=["customer_intelligence"])
+        assert await two.hears() == Change(tags=("customer_intelligence",))
+        assert (await two.read())[1] == "Acme Inc"
+        assert (await one.read())[1] == "Acme Inc"
 
     async def test_a_fetch_that_raced_an_invalidation_leaves_nothing_behind(
         self, replicas: tuple[Replica, Replica], sources: dict[str, FakeProvider]

@@ -248,8 +248,8 @@ async def test_a_cancelled_fetch_hangs_up(desk: Desk) -> None:
         await desk.server.hung_up.wait()
 
 
-async def test_we_never_ask_more_often_than_we_may(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PROVIDERS[desk.vendor], "limit", never_above(8, within_s=60.0))
+async def test_we_never_ask_more_often_than_we_may(desk: Desk) -> None:
+    desk.provider.limit = never_above(8, within_s=60.0)
     while len(desk.server.calls) < 4:
         await desk.fetch()
     error = await desk.failure()
@@ -260,13 +260,11 @@ async def test_we_never_ask_more_often_than_we_may(desk: Desk, monkeypatch: pyte
     assert await desk.fetch() == KNOWN[desk.vendor]
 
 
-async def test_replicas_that_share_redis_share_the_limit_and_do_without_when_it_is_away(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PROVIDERS[desk.vendor], "limit", never_above(8, within_s=3600.0))
+async def test_replicas_that_share_redis_share_the_limit_and_do_without_when_it_is_away(desk: Desk) -> None:
     server = RedisServer()
     redis = connect(server.url, timeout_s=5.0)
     desk.provider, other = desk.build(redis=redis), desk.build(redis=redis)
+    desk.provider.limit = other.limit = never_above(8, within_s=3600.0)
     try:
         while len(desk.server.calls) < 4:
             await desk.fetch()
@@ -322,8 +320,13 @@ def test_every_vendor_is_off_without_its_key_or_when_all_are_switched_off(desk: 
 def test_a_vendor_says_who_it_is(desk: Desk) -> None:
     spec = desk.provider.spec
     assert (spec.name, spec.source) == (desk.vendor, desk.vendor)
-    assert spec.depends_on == ("customer_intelligence",)
     assert spec.timeout_s <= 3.0
+
+
+def test_only_a_limit_on_what_customers_pay_makes_a_vendor_wait_for_it(desk: Desk) -> None:
+    assert desk.provider.spec.depends_on == ()
+    assert desk.build(external_min_mrr=100.0).spec.depends_on == ("customer_intelligence",)
+    assert desk.build().spec.depends_on == ()
 
 
 async def most_in_a_minute(limit: Limit) -> int:
@@ -340,3 +343,12 @@ async def most_in_a_minute(limit: Limit) -> int:
 async def test_no_stretch_of_time_sees_more_than_the_published_limit() -> None:
     assert 5 < await most_in_a_minute(never_above(8, within_s=60.0)) <= 8
     assert await most_in_a_minute(Limit.per_minute(8)) > 8, "a bucket of the whole limit would exceed it"
+
+
+async def test_the_plan_at_newsapi_is_never_exceeded(server: VendorServer, database_url: str) -> None:
+    async with open_desk("news_api", server, database_url) as desk:
+        for requests in (4, 100, 250_000):
+            limit = desk.build(news_requests_per_day=requests).limit
+            asked_in_half_a_day = limit.capacity + limit.per_second * 12 * 3600
+            assert asked_in_half_a_day == pytest.approx(requests / 2)
+            assert limit.capacity >= 1

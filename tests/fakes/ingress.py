@@ -116,13 +116,18 @@ class FakeContextDesk:
 
 @dataclass
 class FakeHistory:
-    """The versions of `customer_123`, the newest first."""
+    """The versions of `customer_123`, the newest first; nobody else is known."""
 
     entries: list[HistoryEntry] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
 
+    def resolve(self, agent_type: str) -> str:
+        return agent_type or "general"
+
     async def page(self, customer_id: str, *, agent_type: str, limit: int, cursor: str | None) -> HistoryPage:
         self.asked.append((customer_id, agent_type))
+        if customer_id != "customer_123":
+            raise UnknownCustomer("there is no such customer")
         start = int(cursor or 0)
         rest = self.entries[start + limit :]
         return HistoryPage(

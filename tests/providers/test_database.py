@@ -106,6 +106,19 @@ async def test_instants_come_back_aware_and_equal_and_sort_by_time(database: Dat
     assert [row.incident_id for row in since] == ["inc_1"]
 
 
+async def test_an_error_does_not_quote_the_data(database: Database) -> None:
+    statement = text("SELECT count(*) FROM accounts, nowhere WHERE company_name = :name").bindparams(name="Dana Reyes")
+    with pytest.raises(DatabaseUnavailable) as wrote:
+        async with database.session() as session:
+            await session.execute(statement)
+    with pytest.raises(DatabaseUnavailable) as read:
+        await database.read(lambda connection: connection.execute(statement))
+    for caught in (wrote, read):
+        assert caught.value.__cause__ is not None
+        assert "nowhere" in str(caught.value.__cause__)
+        assert "Dana" not in str(caught.value.__cause__)
+
+
 async def test_a_naive_datetime_is_refused(database: Database) -> None:
     with pytest.raises(StatementError, match="naive"):
         async with database.transaction() as session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,9 +11,12 @@ import pytest
 from sqlalchemy import select
 
 from demo.seed import plant
+from deployments.enrichment import EnrichmentDeployment
 from deployments.enrichment_parts import EnrichmentParts, build_enrichment
 from models.clock import utc_now
 from models.enrichment.events import Event, EventType, ProductActivity
+from models.enrichment.history_release import AuditedHistory
+from models.enrichment.selection import DEFAULT_FILE, AgentViews
 from models.enrichment.types import ContextRequest
 from models.errors import UnknownCustomer
 from models.resilience.deadline import Deadline
@@ -21,6 +25,7 @@ from models.telemetry import NoMetrics
 from models.workflows.types import Channel
 from providers.database import Database
 from providers.record_tables import AuditLine
+from providers.systems.context_history import SqlContextHistory
 from providers.systems.events import SqlEvents
 from providers.systems.tickets import SqlTicketSystem
 from tests.fakes.embedder import HashingEmbedder
@@ -94,6 +99,46 @@ async def test_many_are_read_as_bytes_and_unmasked_ones_are_in_the_trail(
     async with database.session() as session:
         actions = (await session.scalars(select(AuditLine.action))).all()
     assert actions.count("context.release") >= 2
+
+
+class Replica(EnrichmentDeployment):
+    """The deployment over parts that are given, as its handle reaches it."""
+
+    def __init__(self, parts: EnrichmentParts) -> None:
+        self._parts = parts
+
+    def __del__(self) -> None:  # type: ignore[override]  # the parts are the fixture's to close
+        return None
+
+
+async def test_what_a_handle_is_given_unmasked_is_in_the_trail_too(database: Database, parts: EnrichmentParts) -> None:
+    replica = Replica(parts)
+    one = await replica.enrich(CUSTOMER, request("sales"), "key:crm", "req_1")
+    many = await replica.enrich_many([CUSTOMER, "customer_1"], request("sales"), "key:crm", "req_2")
+    for context in (one, many[CUSTOMER]):
+        assert context.customer_intelligence is not None
+        assert context.customer_intelligence.contact_email == "jordan.blake@example.com"
+    async with database.session() as session:
+        lines = (await session.scalars(select(AuditLine))).all()
+    assert [(line.actor, line.action, line.request_id) for line in lines] == [
+        ("key:crm", "context.release", "req_1"),
+        ("key:crm", "context.release", "req_2"),
+    ]
+
+
+async def test_tightened_rules_hold_for_what_was_read_before(
+    database: Database, parts: EnrichmentParts, tmp_path: Path
+) -> None:
+    await parts.reader.read(CUSTOMER, request("sales"))
+    await parts.orchestrator.settle()
+    assert "jordan.blake@example.com" in str(await parts.history.page(CUSTOMER, agent_type="sales"))
+    table = tmp_path / "agent_types.yaml"
+    table.write_text(DEFAULT_FILE.read_text().replace("  sales:\n    rules: open", "  sales:\n    rules: masked"))
+    views = AgentViews.load(table, secret=Settings().hash_salt.get_secret_value())
+    tightened = AuditedHistory(SqlContextHistory(database), views, parts.audit, salt="salt")
+    page = await tightened.page(CUSTOMER, agent_type="sales")
+    assert page.entries[0].content["customer_intelligence"]["contact_email"] == "[redacted]"
+    assert "jordan" not in str(page).lower()
 
 
 async def test_what_was_read_is_found_in_the_history(parts: EnrichmentParts) -> None:

@@ -193,6 +193,20 @@ async def test_the_last_report_of_a_record_stands(database: Database, events: Sq
         assert (await session.get_one(SecurityEvent, "sec_1")).resolved_at == NOW
 
 
+async def test_a_rating_is_kept_until_another_one_comes(database: Database, events: SqlEvents) -> None:
+    async def csat(conversation_id: str) -> int | None:
+        async with database.session() as session:
+            return (await session.get_one(Conversation, conversation_id)).csat
+
+    await events.accept([closed(csat=2)])
+    await events.accept([closed()])
+    assert await csat("cnv_1") == 2
+    await events.accept([closed(csat=5)])
+    assert await csat("cnv_1") == 5
+    await events.accept([closed("cnv_2", csat=4), closed("cnv_2")])
+    assert await csat("cnv_2") == 4
+
+
 async def test_a_change_of_an_account_outdates_everything_of_all_its_customers(
     database: Database, events: SqlEvents
 ) -> None:

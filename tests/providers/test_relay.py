@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
+import providers.systems.removal
 from models.enrichment.events import Event, EventType
 from models.errors import CacheUnavailable
 from providers.database import Database
@@ -23,10 +26,14 @@ Told = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class Caches:
-    """What the caches were told, in order; unreachable while `away`, and slow to take it while `gate` is closed."""
+    """What the caches were told, in order; unreachable while `away`, and slow to take it while `gate` is closed.
+
+    What is told is forgotten in the own process even while they are away: `forgotten` holds it.
+    """
 
     def __init__(self) -> None:
         self.told: list[Told] = []
+        self.forgotten: list[Told] = []
         self.away = False
         self.reached = asyncio.Event()
         self.gate = asyncio.Event()
@@ -35,6 +42,7 @@ class Caches:
     async def invalidate(self, customer_ids: Sequence[str], tags: Sequence[str]) -> None:
         self.reached.set()
         await self.gate.wait()
+        self.forgotten.append((tuple(customer_ids), tuple(tags)))
         if self.away:
             raise CacheUnavailable("gone")
         self.told.append((tuple(customer_ids), tuple(tags)))
@@ -141,6 +149,56 @@ async def test_while_the_caches_are_away_changes_wait_and_nothing_is_lost(
     assert caplog.messages.count("source went away") == caplog.messages.count("source is back") == 1
 
 
+async def test_while_the_caches_are_away_every_change_is_forgotten_here(database: Database, caches: Caches) -> None:
+    relay = ContextChangeRelay(database, caches.invalidate, batch=3, wall_clock=lambda: NOW)
+    caches.away = True
+    await change(database, "customer_1", tags=["usage"])
+    await change(database, "customer_2", tags=["tickets"])
+    await change(database, tags=["incidents"])
+    await change(database, "customer_3", "customer_4")
+    with pytest.raises(CacheUnavailable):
+        await relay.deliver()
+    here = [
+        ((), ("incidents",)),
+        (("customer_1",), ("usage",)),
+        (("customer_2",), ("tickets",)),
+        (("customer_3", "customer_4"), ()),
+    ]
+    assert caches.forgotten == here
+    assert [message.attempts for message in await SqlOutbox(database).pending()] == [1] * 5
+    caches.away = False
+    assert await relay.deliver() == 5
+    assert caches.told == here
+    assert await left(database) == 0
+
+
+async def test_a_change_that_fails_holds_up_none_behind_it(database: Database, caches: Caches) -> None:
+    async def picky(customer_ids: Sequence[str], tags: Sequence[str]) -> None:
+        if "customer_1" in customer_ids:
+            raise CacheUnavailable("gone")
+        await caches.invalidate(customer_ids, tags)
+
+    relay = ContextChangeRelay(database, picky, batch=1, wall_clock=lambda: NOW)
+    await change(database, "customer_1", "customer_2", "customer_3")
+    with pytest.raises(CacheUnavailable):
+        await relay.deliver()
+    assert caches.told == [(("customer_2",), ()), (("customer_3",), ())]
+    assert [message.subject_id for message in await SqlOutbox(database).pending()] == ["customer_1"]
+
+
+async def test_callers_at_once_share_one_pass(database: Database, relay: ContextChangeRelay, caches: Caches) -> None:
+    await change(database, "customer_1")
+    caches.gate.clear()
+    first = asyncio.create_task(relay.deliver())
+    await caches.reached.wait()
+    await change(database, "customer_2")
+    second = asyncio.create_task(relay.deliver())
+    await left(database)
+    caches.gate.set()
+    await asyncio.gather(first, second)
+    assert caches.told == [(("customer_1",), ()), (("customer_2",), ())]
+
+
 async def test_two_relays_tell_everything_and_on_postgresql_nothing_twice(
     database: Database, relay: ContextChangeRelay, caches: Caches
 ) -> None:
@@ -201,6 +259,38 @@ async def test_what_is_older_than_a_week_is_removed(
         assert list(await session.scalars(select(ReceivedEvent.event_id))) == ["evt_new"]
         assert await session.scalar(select(func.count()).select_from(OutboxMessage)) == 2
     assert await left(database) == 1
+
+
+async def test_what_is_old_is_removed_in_short_transactions(
+    database: Database, relay: ContextChangeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers.systems.removal, "_REMOVED_AT_ONCE", 2)
+    begun = 0
+    transaction = database.transaction
+
+    def counted() -> AbstractAsyncContextManager[AsyncSession]:
+        nonlocal begun
+        begun += 1
+        return transaction()
+
+    async with database.transaction() as session:
+        session.add_all(
+            ReceivedEvent(
+                event_id=f"evt_{number}",
+                type="customer.changed",
+                customer_id="customer_1",
+                at=NOW,
+                received_at=NOW - timedelta(days=8 if number < 5 else 6),
+            )
+            for number in range(6)
+        )
+    monkeypatch.setattr(database, "transaction", counted)
+    await relay.remove_expired()
+    assert begun == 3
+    async with database.session() as session:
+        assert list(await session.scalars(select(ReceivedEvent.event_id))) == ["evt_5"]
+    await relay.remove_expired()
+    assert begun == 3, "with nothing to remove no writer waits"
 
 
 def message(subject_id: str, *tags: str) -> PendingMessage:

@@ -30,7 +30,7 @@ class HistoryRoutes:
 
     async def read(self, request: Request) -> Response:
         customer_id, values = understand(request, HISTORY)
-        agent_type = values.pop("agent_type", "")
+        agent_type = self.history.resolve(values.pop("agent_type", ""))
         if "from" in values or "to" in values:
             answer = await self._compared(customer_id, agent_type, values)
         else:

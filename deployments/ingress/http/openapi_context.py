@@ -85,7 +85,7 @@ def paths() -> dict[str, Any]:
                     }
                 },
             },
-            *(InvalidRequest, UnknownAgentType, NotFound, DatabaseUnavailable),
+            *(InvalidRequest, UnknownAgentType, NotFound, UnknownCustomer, DatabaseUnavailable),
         ),
     }
 
@@ -161,6 +161,8 @@ def schemas() -> dict[str, Any]:
         "cache_hit": _FLAG,
         "deadline_ms": _WHOLE,
         "elapsed_ms": _NUMBER,
+        "relevance": {"type": "object", "additionalProperties": _NUMBER},
+        "ranked_by_message": _FLAG,
     }
     summary = {
         "company_name": _TEXT,
@@ -201,7 +203,11 @@ def schemas() -> dict[str, Any]:
         **sections,
         "ProviderReading": _object("How one provider did for this read.", provider),
         "ContextBody": _object(
-            "Everything known of one customer for one agent type; a section without data is null.", context
+            "Everything known of one customer for one agent type; a section without data is null. With a `message` "
+            "come `relevance`, 0 to 1 by section, and whether the message had a say in it: it has none when embedding "
+            "it took too long.",
+            context,
+            optional=("relevance", "ranked_by_message"),
         ),
         "ContextSummary": _object("The short view.", summary),
         "ContextsBody": _object(

@@ -58,6 +58,7 @@ def upgrade() -> None:
         op.f("ix_strategy_outcomes_experiment_measure"), "strategy_outcomes", ["experiment", "measure"], unique=False
     )
     op.add_column("context_history", sa.Column("sources", sa.JSON(), nullable=True))
+    op.add_column("context_history", sa.Column("rules", sa.String(), nullable=True))
     op.drop_index(op.f("ix_context_history_customer_id_agent_type_at"), table_name="context_history")
     op.create_index(
         op.f("ix_context_history_customer_id_agent_type_version_id"),

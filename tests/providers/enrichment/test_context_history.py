@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select, update
 
 import providers.systems.context_history
+from demo.seed import plant
 from models.enrichment.history import HistoryPage, diff
 from models.enrichment.types import HistoryEntry
-from models.errors import DatabaseUnavailable, InvalidRequest, NotFound
+from models.errors import DatabaseUnavailable, InvalidRequest, NotFound, UnknownCustomer
 from providers.database import Database
 from providers.record_tables import ContextVersion
 from providers.systems.context_history import SqlContextHistory
@@ -26,6 +28,7 @@ def entry(number: int, *, customer_id: str = "customer_1", agent_type: str = "su
         context_version=f"v{number}",
         content={"support_history": {"open_tickets": number}},
         sources={"support_history": "database"},
+        rules="of today",
         at=START + timedelta(hours=number),
     )
 
@@ -55,11 +58,23 @@ async def test_an_entry_comes_back_as_it_was(database: Database) -> None:
     )
 
 
-async def test_an_entry_from_before_sources_were_kept(database: Database) -> None:
+async def test_an_entry_from_before_sources_and_rules_were_kept(database: Database) -> None:
     history = await filled(database, 1)
     async with database.transaction() as session:
-        await session.execute(update(ContextVersion).values(sources=None))
-    assert (await history.get("customer_1", "support", "v0")).sources == {}
+        await session.execute(update(ContextVersion).values(sources=None, rules=None))
+    found = await history.get("customer_1", "support", "v0")
+    assert (found.sources, found.rules) == ({}, "")
+
+
+async def test_what_reads_the_same_under_new_rules_is_theirs_and_no_new_version(database: Database) -> None:
+    history = await filled(database, 2)
+    for _ in range(2):
+        assert not await history.record(replace(entry(1), rules="new"))
+    page = await history.page("customer_1", agent_type="support")
+    assert [(found.context_version, found.rules, found.at) for found in page.entries] == [
+        ("v1", "new", entry(1).at),
+        ("v0", "of today", entry(0).at),
+    ]
 
 
 @pytest.mark.parametrize(("count", "limit"), [(0, 2), (2, 2), (3, 2), (7, 3)])
@@ -141,6 +156,29 @@ async def test_pruning_keeps_the_newest_of_everyone(
         assert await session.scalar(select(func.count()).select_from(ContextVersion)) == 3
 
 
+async def test_pruning_writes_nothing_where_nothing_is_outdated(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = SqlContextHistory(database)
+    for number in range(3):
+        await history.record(entry(number, customer_id=f"customer_{number}"))
+
+    def refuse() -> None:
+        raise AssertionError("writers wait for this")
+
+    monkeypatch.setattr(database, "transaction", refuse)
+    assert await history.prune(START) == 0
+    assert await history.prune(START + timedelta(days=365)) == 0
+
+
+async def test_customers_are_known_with_or_without_versions(database: Database) -> None:
+    await plant(database, customers=1, seed=7, now=START)
+    history = await filled(database, 0)
+    await history.check_customer("customer_1")
+    with pytest.raises(UnknownCustomer):
+        await history.check_customer("customer_2")
+
+
 async def test_a_database_that_is_not_there_is_named(empty_url: str) -> None:
     database = Database(empty_url, busy_timeout_s=0.5)
     history = SqlContextHistory(database)
@@ -148,6 +186,7 @@ async def test_a_database_that_is_not_there_is_named(empty_url: str) -> None:
         history.record(entry(0)),
         history.page("customer_1", agent_type="support"),
         history.get("customer_1", "support", "v0"),
+        history.check_customer("customer_1"),
         history.prune(START),
     ):
         with pytest.raises(DatabaseUnavailable):

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select, text
 
 import providers.registry
 from demo.seed import plant
 from models.clock import utc_now
 from models.enrichment.types import SECTIONS, HistoryEntry
-from models.errors import ConfigurationError, InvalidRequest, UnknownAgentType
+from models.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest, UnknownAgentType
 from models.settings import ContextSettings, Settings
 from providers.base import ProviderResources
 from providers.context_service import ContextEnrichmentService
 from providers.database import Database
+from providers.record_tables import AuditLine
 from providers.registry import BUILT_IN, build_providers
 from providers.systems.context_history import SqlContextHistory
 from tests.fakes.enrichment import DOCUMENTED_PROMPT, DOCUMENTED_SUMMARY, NOW, FakeProvider
@@ -98,6 +100,33 @@ def test_a_service_may_outlive_an_event_loop(empty_url: str) -> None:
     assert [asyncio.run(once()) for _ in range(2)] == [True, True]
 
 
+async def actions(database: Database) -> list[str]:
+    async with database.session() as session:
+        return list((await session.scalars(select(AuditLine.action).order_by(AuditLine.seq))).all())
+
+
+async def test_what_an_agent_type_is_shown_unmasked_is_in_the_audit_trail(demo_url: str, database: Database) -> None:
+    async with service(demo_url) as contexts:
+        for _ in range(3):
+            context = await contexts.enrich_context("customer_123", "sales")
+            assert context.customer_intelligence is not None
+            assert context.customer_intelligence.contact_email == "jordan.blake@example.com"
+        assert await actions(database) == ["context.release"], "before the first was returned"
+        await contexts.enrich_context("customer_123", "support")
+    assert await actions(database) == ["context.release", "context.releases"]
+
+
+async def test_without_an_audit_trail_the_masked_view_is_returned(demo_url: str, database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("ALTER TABLE audit RENAME TO audit_elsewhere"))
+    contexts = service(demo_url)
+    context = await contexts.enrich_context("customer_123", "sales")
+    assert context.customer_intelligence is not None
+    assert context.customer_intelligence.contact_email == "[redacted]"
+    with pytest.raises(DatabaseUnavailable, match="audit"):
+        await contexts.close()
+
+
 async def test_history_keeps_what_differs_from_the_newest(database: Database) -> None:
     history = SqlContextHistory(database)
 
@@ -122,7 +151,7 @@ async def test_history_follows_the_data(demo_url: str, database: Database) -> No
     async with service(demo_url) as contexts:
         for _ in range(3):
             await contexts.enrich_context("customer_123", "sales", force_refresh=True)
-            await contexts._opened().settle()
+            await contexts._opened().orchestrator.settle()
     [entry] = await SqlContextHistory(database).recent("customer_123", agent_type="sales")
     assert entry.content["customer_intelligence"]["company_name"] == "Acme Corp"
 

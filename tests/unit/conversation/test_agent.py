@@ -54,10 +54,14 @@ class Context:
     """A context source that answers with one subscription."""
 
     error: Exception | None = None
-    agent_types: list[str] = field(default_factory=list)
+    asked: list[ContextRequest] = field(default_factory=list)
+
+    @property
+    def agent_types(self) -> list[str]:
+        return [request.agent_type for request in self.asked]
 
     async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
-        self.agent_types.append(request.agent_type)
+        self.asked.append(request)
         if self.error is not None:
             raise self.error
         return EnrichedContext(
@@ -181,6 +185,12 @@ class TestQuestions:
     async def test_without_an_agent_type_the_most_masked_view_is_taken(self, chat: Chat) -> None:
         await chat.say("How do I add a seat?")
         assert chat.context.agent_types == ["general"]
+
+    async def test_no_personal_field_of_the_customer_is_asked_for(self, chat: Chat) -> None:
+        session = await chat.agent.open(principal="web", customer_id="customer_1", agent_type="support")
+        await chat.agent.turn(session.session_id, "How do I add a seat?", principal="web", deadline=Deadline.after(5))
+        [request] = chat.context.asked
+        assert (request.agent_type, request.masked) == ("support", True)
 
     async def test_a_session_names_a_known_agent_type_or_none(self, chat: Chat) -> None:
         opened = await chat.agent.open(principal="web", customer_id="customer_2", agent_type="support")

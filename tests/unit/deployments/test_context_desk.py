@@ -12,7 +12,14 @@ import pytest
 from deployments.context_desk import ClusterContextDesk
 from models.enrichment.events import Event, EventType, ProductActivity
 from models.enrichment.types import ContextRequest
-from models.errors import CacheUnavailable, ContextEnrichmentError, DatabaseUnavailable, DeadlineExceeded
+from models.errors import (
+    CacheUnavailable,
+    ContextEnrichmentError,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+)
 from providers.systems.activity import RecentActivity
 from providers.systems.events import Accepted, SqlEvents
 
@@ -83,7 +90,14 @@ async def test_an_invalidation_that_arrives_needs_no_database(cluster: Cluster, 
 
 
 @pytest.mark.parametrize(
-    "error", [CacheUnavailable("redis"), ContextEnrichmentError("no replica"), DeadlineExceeded("slow")]
+    "error",
+    [
+        CacheUnavailable("redis"),
+        ContextEnrichmentError("no replica"),
+        DeadlineExceeded("slow"),
+        Overloaded("busy"),
+        Internal("a defect"),
+    ],
 )
 async def test_an_invalidation_that_does_not_arrive_is_announced_and_said(
     cluster: Cluster, desk: ClusterContextDesk, error: Exception

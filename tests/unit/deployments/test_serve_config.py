@@ -75,12 +75,17 @@ def test_a_process_without_the_file_gets_the_same_settings(monkeypatch: pytest.M
     assert load_settings(env_file=None) == settings
 
 
-def test_without_redis_conversation_is_one_process() -> None:
+@pytest.mark.parametrize("name", ["conversation", "enrichment"])
+def test_without_redis_what_it_shares_is_one_process(name: str) -> None:
+    def chosen(config: dict[str, Any]) -> list[dict[str, Any]]:
+        return [each for app in config["applications"] for each in app["deployments"] if each["name"] == name]
+
     shipped = read_config(ROOT / "serve_config.yaml")
-    reduced = for_memory_only(shipped)
-    one = [d for app in reduced["applications"] for d in app["deployments"] if d["name"] == "conversation"]
-    assert [(d["num_replicas"], "autoscaling_config" in d) for d in one] == [(1, False)]
-    assert reduced != shipped, "the file's own config is left alone"
+    for deployment in chosen(shipped):
+        deployment |= {"num_replicas": "auto", "autoscaling_config": {"min_replicas": 2, "max_replicas": 8}}
+    one = chosen(for_memory_only(shipped))
+    assert [(each["num_replicas"], "autoscaling_config" in each) for each in one] == [(1, False)]
+    assert chosen(shipped) != one, "the file's own config is left alone"
 
 
 @pytest.mark.parametrize(

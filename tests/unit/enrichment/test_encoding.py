@@ -103,7 +103,8 @@ def test_relevance_stands_beside_the_rest() -> None:
         splice(value, now_ms=0, served_from=ServedFrom.L1, deadline_ms=1, elapsed_ms=0, relevance={"a": 0.123456})
     )
     assert body["relevance"] == {"a": 0.1235}
-    assert body.keys() - read(value).keys() == {"relevance"}
+    assert body["ranked_by_message"] is False
+    assert body.keys() - read(value).keys() == {"relevance", "ranked_by_message"}
 
 
 def test_a_section_that_is_not_shown_is_null() -> None:

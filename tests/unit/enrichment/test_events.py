@@ -8,6 +8,7 @@ from models.enrichment.dependencies import tags_of
 from models.enrichment.events import OUTDATED, Event, EventType
 from models.enrichment.types import ProviderSpec
 from models.registry import Registry
+from providers.external.company import VENDORS
 from providers.registry import BUILT_IN
 from tests.fakes.talks import NOW
 
@@ -51,6 +52,12 @@ def test_an_event_outdates_who_shows_its_data_and_not_the_rest(
 def test_the_predictions_go_with_what_they_are_made_from() -> None:
     for type in (EventType.TICKET_CHANGED, EventType.INVOICE_CHANGED, EventType.PRODUCT_ACTIVITY):
         assert {"churn_prediction", "next_best_action"} <= outdated(Event(type=type, at=NOW, customer_id="customer_1"))
+
+
+def test_what_a_vendor_said_stays_unless_it_was_meant() -> None:
+    ordinary = set(EventType) - {EventType.CUSTOMER_CREATED, EventType.CUSTOMER_CHANGED, EventType.ACCOUNT_CHANGED}
+    for type in ordinary:
+        assert not VENDORS.keys() & outdated(Event(type=type, at=NOW, customer_id="customer_1")), type
 
 
 def test_sections_narrow_an_event_to_their_providers() -> None:

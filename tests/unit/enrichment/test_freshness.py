@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from models.enrichment.types import ServedFrom
+from models.enrichment.types import ProviderState, ServedFrom, SupportHistory
 from models.errors import ProviderUnavailable, UnknownCustomer
-from tests.fakes.context_room import EXACT, Room, states, tiers
+from tests.fakes.context_room import CUSTOMER, EXACT, Room, states, tiers
 from tests.fakes.enrichment import FakeProvider
 
 SUPPORT = "support_history"
+HEALTH = "account_health"
 PROFILE = "customer_intelligence"
 BRIEFLY = 0.01
 
@@ -215,6 +216,71 @@ async def test_max_age_admits_no_stale_answer_where_a_fresh_one_comes(room: Room
     assert body["providers"][SUPPORT]["age_ms"] == 0
 
 
+class TestWhatIsMadeFromOtherSections:
+    """`account_health` is made from the support history."""
+
+    @pytest.fixture
+    async def room(self) -> AsyncIterator[Room]:
+        health = FakeProvider(HEALTH, depends_on=(SUPPORT,))
+        built = Room({SUPPORT: FakeProvider(SUPPORT), HEALTH: health}, policy=replace(EXACT, early_refresh=1.0))
+        yield built
+        await built.context.close()
+
+    @pytest.mark.parametrize("need", [{"max_age_ms": 1_000}, {"force_refresh": True}])
+    async def test_from_older_data_than_was_asked_for_it_is_not_called_fresh(
+        self, room: Room, need: dict[str, Any]
+    ) -> None:
+        await room.read()
+        room.clock.forward(100)
+        room.providers[SUPPORT].fails()
+        body = await room.body(**need)
+        assert states(body) == {SUPPORT: "stale", HEALTH: "stale"}
+        assert body["providers"][HEALTH]["age_ms"] == 100_000
+        assert not body["complete"]
+        room.clock.forward(2.1)
+        assert states(await room.body()) == {SUPPORT: "fresh", HEALTH: "fresh"}, "to others it is new enough"
+
+    async def test_it_is_as_old_as_what_it_was_made_from(self, room: Room) -> None:
+        await room.read(providers=(SUPPORT,))
+        room.clock.forward(200)
+        first = await room.body()
+        assert states(first) == {SUPPORT: "fresh", HEALTH: "fresh"}
+        assert first["providers"][HEALTH]["age_ms"] == 200_000
+        room.clock.forward(5)
+        room.providers[SUPPORT].changes(open_tickets=7)
+        recent = await room.body(max_age_ms=10_000)
+        assert {outcome["age_ms"] for outcome in recent["providers"].values()} == {0}
+        told = room.providers[HEALTH].known[CUSTOMER][SUPPORT]
+        assert isinstance(told, SupportHistory)
+        assert told.open_tickets == 7
+
+    async def test_the_age_of_what_it_was_made_from_does_not_shorten_its_time(self) -> None:
+        health = FakeProvider(HEALTH, depends_on=(SUPPORT,), ttl_s=60.0, stale_while_revalidate_s=0.0)
+        room = Room({SUPPORT: FakeProvider(SUPPORT), HEALTH: health}, policy=replace(EXACT, early_refresh=1.0))
+        await room.read(providers=(SUPPORT,))
+        room.clock.forward(200)
+        assert (await room.read()).complete
+        room.clock.forward(59)
+        assert (await room.read()).complete
+        assert len(health.asked) == 1
+        room.clock.forward(2)
+        assert (await room.read()).complete
+        assert len(health.asked) == 2
+        await room.context.close()
+
+    async def test_the_age_goes_down_the_whole_chain(self) -> None:
+        health = FakeProvider(HEALTH, depends_on=(SUPPORT,))
+        usage = FakeProvider("engagement_metrics", depends_on=(HEALTH,))
+        room = Room({SUPPORT: FakeProvider(SUPPORT), HEALTH: health, "engagement_metrics": usage})
+        await room.read()
+        room.clock.forward(100)
+        room.providers[SUPPORT].fails()
+        context = await room.enrich(force_refresh=True)
+        assert {outcome.state for outcome in context.outcomes} == {ProviderState.STALE}
+        assert len(context.outcomes) == 3
+        await room.context.close()
+
+
 async def test_an_unknown_customer_is_remembered_and_found_once_the_time_is_up(room: Room) -> None:
     room.providers[PROFILE].knows_nobody()
     for _ in range(3):
@@ -259,6 +325,15 @@ async def test_a_clock_that_steps_back_keeps_nothing_longer(room: Room) -> None:
     room.clock.forward(60)
     assert states(await room.body())[SUPPORT] == "fresh"
     assert asked(room) == (1, 2)
+
+
+async def test_a_clock_that_steps_back_hides_no_age_from_who_asks_for_recent_data(room: Room) -> None:
+    await room.read()
+    room.clock.forward(12)
+    room.clock.jump(-4)
+    assert (await room.read()).cache_hit
+    assert not (await room.read(max_age_ms=10_000)).cache_hit
+    assert asked(room) == (2, 2)
 
 
 async def test_a_clock_that_leaps_ahead_makes_everything_old(room: Room) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from models.enrichment.selection import AgentViews
 from models.enrichment.types import ProviderState, ReadFormat, ServedFrom
 from models.errors import (
     ContextEnrichmentError,
@@ -209,6 +210,7 @@ async def test_history_is_written_when_content_changes_only(room: Room) -> None:
     assert [e.content["support_history"]["open_tickets"] for e in room.history.entries] == [1, 2]
     assert room.history.entries[0].content["customer_intelligence"]["contact_email"] == "j***@example.com"
     assert room.history.entries[0].sources["support_history"] == "database"
+    assert room.history.entries[0].rules == AgentViews.load().view("support").fingerprint
 
 
 async def test_what_one_read_was_restricted_to_makes_no_history(room: Room) -> None:
@@ -377,6 +379,7 @@ async def test_a_message_orders_sections_by_relevance() -> None:
     room.clock.forward(15)
     body = await room.body(message="who logged in?")
     assert body["relevance"] == {name: float(name == "engagement_metrics") for name in ACME}
+    assert body["ranked_by_message"] is True
     assert body["served_from"] == "l1"
     assert scorer.told["vector"] == "who logged in?"
     assert scorer.told["freshness"]["support_history"] == pytest.approx(0.95)

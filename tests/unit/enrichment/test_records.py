@@ -96,6 +96,24 @@ def test_what_is_no_such_section_is_refused(value: object) -> None:
         checked("support_history", value)
 
 
+@pytest.mark.parametrize("topics", [("x" * 2_000_000,), ("x",) * 100_000, ("x" * 1_000,) * 2_000])
+def test_what_is_too_large_is_refused_before_it_is_looked_at(
+    topics: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dumped: list[object] = []
+    monkeypatch.setattr(records, "dump", dumped.append)
+    with pytest.raises(ValueError, match="larger"):
+        checked("support_history", replace(ACME["support_history"], common_topics=topics))  # type: ignore[arg-type]  # a SupportHistory
+    assert dumped == []
+
+
+def test_what_contains_itself_is_refused() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises((TypeError, ValueError)):
+        checked("support_history", replace(ACME["support_history"], common_topics=endless))  # type: ignore[arg-type]  # garbage on purpose
+
+
 def test_a_well_formed_section_passes_unchanged() -> None:
     for name, section in EVERY.items():
         assert checked(name, section) == section

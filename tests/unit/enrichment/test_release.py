@@ -6,22 +6,28 @@ import asyncio
 import gc
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from models.enrichment.release import AuditedReader
 from models.enrichment.selection import AgentViews
-from models.enrichment.types import ContextReading, ContextRequest, ServedFrom
+from models.enrichment.types import (
+    ContextReading,
+    ContextRequest,
+    CustomerIntelligence,
+    EnrichedContext,
+    ServedFrom,
+)
 from models.errors import DatabaseUnavailable, UnknownCustomer
 from models.resilience.deadline import Deadline
 from models.safety.audit import hash_subject
 from models.safety.types import AuditRecord
 from models.telemetry import principal
-from tests.fakes.enrichment import HandClock
+from tests.fakes.enrichment import ACME, NOW, HandClock, ListMetrics
 
 OPEN, MASKED = b'"jordan.blake@example.com"', b'"[redacted]"'
 
@@ -49,6 +55,21 @@ class Reader:
 
     async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
         return b'{"contexts":[' + b",".join([await self._show(request)] * len(customer_ids)) + b"]}"
+
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        shown = (await self._show(request)).decode().strip('"')
+        intelligence = replace(cast("CustomerIntelligence", ACME["customer_intelligence"]), contact_email=shown)
+        return EnrichedContext(
+            customer_id=customer_id,
+            agent_type=request.agent_type,
+            context_version="1",
+            enriched_at=NOW,
+            outcomes=(),
+            customer_intelligence=intelligence,
+        )
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        return {customer_id: await self.enrich(customer_id, request) for customer_id in customer_ids}
 
     async def _show(self, request: ContextRequest) -> bytes:
         self.requests.append(request)
@@ -97,6 +118,7 @@ class Room:
     trail: Trail = field(default_factory=Trail)
     clock: HandClock = field(default_factory=HandClock)
     entries: int = 100
+    metrics: ListMetrics = field(default_factory=ListMetrics)
 
     def __post_init__(self) -> None:
         numbers = itertools.count(1)
@@ -109,6 +131,7 @@ class Room:
             clock=self.clock,
             wall_clock=self.clock.wall,
             ids=lambda prefix: f"{prefix}_{next(numbers)}",
+            metrics=self.metrics,
         )
 
     def request(self, agent_type: str = "sales", *, seconds: float = 5.0, **options: Any) -> ContextRequest:
@@ -352,3 +375,44 @@ async def test_nothing_is_left_behind_when_nobody_waits_for_a_failure() -> None:
     gc.collect()
     assert complaints == []
     assert replace(one.trail.records[0], details={}).subject == subject("customer_1")
+
+
+def emails(contexts: Iterable[EnrichedContext]) -> set[str]:
+    return {context.customer_intelligence.contact_email for context in contexts if context.customer_intelligence}
+
+
+async def test_a_context_as_a_value_is_told_as_one_in_bytes_is() -> None:
+    async with room() as one:
+        assert emails([await one.audited.enrich("customer_1", one.request())]) == {"jordan.blake@example.com"}
+        assert (await one.read()).body == OPEN
+        assert [record.action for record in one.trail.records] == ["context.release"]
+        many = await one.audited.enrich_many(["customer_1", "customer_2"], one.request())
+        assert emails(many.values()) == {"jordan.blake@example.com"}
+    assert one.trail.told() == {subject("customer_1"): 3, subject("customer_2"): 1}
+    assert one.metrics.counts == {}
+
+
+async def test_without_the_audit_trail_values_are_masked() -> None:
+    async with room() as one:
+        one.trail.away = True
+        assert emails([await one.audited.enrich("customer_1", one.request())]) == {"[redacted]"}
+        many = await one.audited.enrich_many(["customer_1", "customer_2"], one.request())
+        assert emails(many.values()) == {"[redacted]"}
+
+
+@pytest.mark.parametrize("options", [{"agent_type": "support"}, {"masked": True}])
+async def test_values_that_show_nothing_unmasked_leave_no_line(options: dict[str, Any]) -> None:
+    async with room() as one:
+        await one.audited.enrich("customer_1", one.request(**options))
+        await one.audited.enrich_many(["customer_1"], one.request(**options))
+    assert one.trail.records == []
+
+
+async def test_what_had_to_be_masked_is_counted() -> None:
+    async with room() as one:
+        await one.read(agent_type="support")
+        one.trail.away = True
+        await one.read()
+        await one.many(3)
+        await one.audited.enrich("customer_1", one.request())
+    assert one.metrics.counts == {("context_masked_releases_total", ()): 3}

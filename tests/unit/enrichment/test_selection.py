@@ -177,16 +177,21 @@ def test_a_table_that_shows_too_much_or_makes_no_sense_stops_the_start(
         load(tmp_path, text)
 
 
-def test_a_changed_rule_or_secret_changes_the_fingerprint(tmp_path: Path) -> None:
-    table = f"default: a\n{RULES}\nagent_types: {{a: {{rules: masked, providers: [x]}}}}"
-    prints = [
-        load(tmp_path, table).fingerprint,
-        load(tmp_path, table.replace("rules: masked", "rules: open")).fingerprint,
-        load(tmp_path, table, secret="pepper").fingerprint,
-        load(tmp_path, table, secret="salt").fingerprint,
-    ]
-    assert len(set(prints)) == 4
-    assert load(tmp_path, table, secret="salt").fingerprint == prints[-1]
+def test_a_changed_rule_or_secret_changes_the_fingerprint_of_the_views_it_is_about(tmp_path: Path) -> None:
+    types = "{a: {rules: masked, providers: [x]}, b: {rules: open, providers: [x]}}"
+    table = f"default: a\n{RULES}\nagent_types: {types}"
+    tightened = table.replace("rules: open, providers: [x]", "rules: masked, providers: [x, y]")
+
+    def prints(text: str, **secret: str) -> list[str]:
+        views = load(tmp_path, text, **secret)
+        return [views.view(name).fingerprint for name in ("a", "b")]
+
+    a, b = prints(table)
+    assert a != b
+    assert prints(tightened) == [a, a], "the rules count, not who is shown by them"
+    others = [*prints(table, secret="pepper"), *prints(table, secret="salt")]
+    assert len({a, b, *others}) == 6
+    assert prints(table, secret="salt") == others[2:]
 
 
 def test_a_provider_that_is_not_there_is_named() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -133,6 +135,17 @@ async def test_a_change_outdates_just_what_it_is_about_on_every_replica(
     assert pair.asked() == {name: 2 if name in again else 1 for name in pair.providers}
 
 
+@pytest.mark.parametrize("customer_ids", [[], [CUSTOMER]])
+async def test_a_tag_that_nothing_bears_leaves_no_trace(pair: Pair, customer_ids: list[str]) -> None:
+    await pair.one.read()
+    await pair.settle()
+    await pair.one.context.invalidate(customer_ids, [f"made-up-{n}" for n in range(9)])
+    assert (pair.shared.tags, pair.shared.own_tags) == ({}, {})
+    await pair.one.context.invalidate(customer_ids, ["made-up", "support_history", "support_history"])
+    tags = pair.shared.own_tags[CUSTOMER] if customer_ids else pair.shared.tags
+    assert tags.keys() - {":tags"} == {"support_history"}
+
+
 async def test_what_was_under_way_during_an_invalidation_is_not_kept(pair: Pair) -> None:
     gate = pair.providers["account_health"].gate = asyncio.Event()
     early = asyncio.create_task(pair.one.body())
@@ -192,6 +205,30 @@ async def test_an_unknown_customer_is_unknown_everywhere_until_he_is_created(pai
     await pair.one.context.invalidate([CUSTOMER])
     for room in (pair.two, pair.one):
         assert (await room.read()).complete
+
+
+async def test_a_forced_read_that_finds_an_unknown_customer_tells_everybody(pair: Pair) -> None:
+    pair.providers[PROFILE].knows_nobody()
+    with pytest.raises(UnknownCustomer):
+        await pair.one.read()
+    await pair.settle()
+    pair.providers[PROFILE].recovers()
+    await pair.one.read(force_refresh=True)
+    await pair.settle()
+    assert (await pair.two.read()).complete
+
+
+async def test_close_ends_a_listener_that_loses_its_cancellation() -> None:
+    class Forgetful(LocalNews):
+        async def listen(self, on_change: Any, on_gap: Any) -> None:
+            with suppress(asyncio.CancelledError):
+                await super().listen(on_change, on_gap)
+            await asyncio.Event().wait()
+
+    room = Room(news=Forgetful())
+    room.context.start()
+    await asyncio.sleep(0)
+    await asyncio.wait_for(room.context.close(), 5)
 
 
 async def test_an_unknown_customer_is_asked_for_again_in_time(pair: Pair) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from models.enrichment.assembly import unknown_customer
 from models.enrichment.selection import AgentViews
 from models.enrichment.strategies import (
     DEFAULT_FILE,
@@ -21,12 +23,13 @@ from models.enrichment.strategies import (
     StrategyReader,
     load_experiments,
 )
-from models.enrichment.types import ContextReading, ContextRequest, ServedFrom
+from models.enrichment.types import ContextReading, ContextRequest, EnrichedContext, ServedFrom
 from models.errors import ConfigurationError, DeadlineExceeded, UnknownCustomer
 from models.resilience.deadline import Deadline
 
 VIEWS = AgentViews.load()
 UNSEEN_BY_SALES = [name for name in VIEWS.providers() if name not in VIEWS.view("sales").providers][:1]
+START = datetime(2026, 11, 1, tzinfo=UTC)
 CUSTOMERS = [f"customer_{number}" for number in range(5_000)]
 LEAN = Strategy(
     name="lean", providers=("support_history", "sales_pipeline"), deadline_ms=50, max_tokens=100, order="documented"
@@ -49,12 +52,13 @@ class Log:
 
 
 class Reader:
-    """A `ContextReader` that notes what it was asked; `nobody` are the unknown customers."""
+    """`Contexts` that note what they were asked; `nobody` are the unknown customers."""
 
     def __init__(self, *nobody: str) -> None:
         self.asked: list[tuple[list[str], ContextRequest]] = []
         self.nobody = nobody
         self.failure: Exception | None = None
+        self.masked: tuple[str, ...] = ()
 
     async def read(self, customer_id: str, request: ContextRequest) -> ContextReading:
         self.asked.append(([customer_id], request))
@@ -74,12 +78,22 @@ class Reader:
             elapsed_ms=0.0,
         )
 
+    async def enrich(self, customer_id: str, request: ContextRequest) -> EnrichedContext:
+        return (await self.enrich_many([customer_id], request))[customer_id]
+
+    async def enrich_many(self, customer_ids: Sequence[str], request: ContextRequest) -> dict[str, EnrichedContext]:
+        self.asked.append((list(customer_ids), request))
+        if self.failure is not None:
+            raise self.failure
+        return {each: unknown_customer(each, VIEWS.view(request.agent_type), START) for each in customer_ids}
+
     async def read_many(self, customer_ids: Sequence[str], request: ContextRequest) -> bytes:
         self.asked.append((list(customer_ids), request))
         if self.failure is not None:
             raise self.failure
         return orjson.dumps(
             {
+                **({"masked": True} if set(customer_ids) & set(self.masked) else {}),
                 "contexts": [{"customer_id": each} for each in customer_ids if each not in self.nobody],
                 "unknown": [each for each in customer_ids if each in self.nobody],
                 "complete": request.providers is None,
@@ -264,6 +278,26 @@ class TestReads:
             await reader.read("customer_1", request())
         assert len(log.lines) == 1
 
+    async def test_a_conversation_reads_its_customer_by_their_strategy(self) -> None:
+        trial = experiment()
+        reader, inner, log = wired(trial)
+        customer = one_of(trial, "lean")
+        assert (await reader.enrich(customer, request(masked=True))).customer_id == customer
+        [(_, asked)] = inner.asked
+        assert (asked.providers, asked.masked) == (("support_history",), True)
+        assert asked.deadline.remaining_s() == pytest.approx(0.05)
+        inner.failure = DeadlineExceeded("too late")
+        with pytest.raises(DeadlineExceeded):
+            await reader.enrich(customer, request())
+        assert log.lines == [("trial", customer, "lean")] * 2
+
+    async def test_what_a_job_reads_is_no_part_of_an_experiment(self) -> None:
+        reader, inner, log = wired(experiment())
+        asked = request()
+        assert list(await reader.enrich_many(["b", "a"], asked)) == ["b", "a"]
+        assert inner.asked == [(["b", "a"], asked)]
+        assert log.lines == []
+
 
 class TestManyReads:
     async def test_each_customer_is_read_by_their_own_strategy_in_the_order_asked(self) -> None:
@@ -280,6 +314,13 @@ class TestManyReads:
             lean = {trial.takes(each) and trial.strategy_of(each) == "lean" for each in customers}
             assert lean == {made.providers is not None}
         assert {customer for _, customer, _ in log.lines} == {each for each in known if trial.takes(each)}
+
+    @pytest.mark.parametrize("masked", [(), (CUSTOMERS[3],)])
+    async def test_that_somebody_is_masked_is_said_of_the_whole(self, masked: tuple[str, ...]) -> None:
+        reader, inner, _ = wired(experiment(share=0.5))
+        inner.masked = masked
+        body = orjson.loads(await reader.read_many(CUSTOMERS[:40], request()))
+        assert body.get("masked", False) is bool(masked)
 
     async def test_without_an_experiment_the_bytes_pass_untouched(self) -> None:
         reader, inner, log = wired(experiment(agent_types=("sales",)))

@@ -39,7 +39,6 @@ async def test_many_are_read_in_order_and_once_each(client: httpx.AsyncClient, w
         "max_age_ms": 10,
         "force_refresh": True,
         "required": ["account_health"],
-        "message": "Why was I charged?",
     }
     response = await client.post(READ, json=sent)
     assert response.headers["content-type"] == "application/json"
@@ -52,7 +51,6 @@ async def test_many_are_read_in_order_and_once_each(client: httpx.AsyncClient, w
         required=("account_health",),
         max_age_ms=10,
         force_refresh=True,
-        message="Why was I charged?",
     )
 
 
@@ -84,7 +82,7 @@ async def test_a_thousand_may_be_read_and_have_two_seconds(client: httpx.AsyncCl
         ({"force_refresh": "yes"}, "/force_refresh"),
         ({"required": ["a b"]}, "/required/0"),
         ({"agent_type": ""}, "/agent_type"),
-        ({"message": " "}, "/message"),
+        ({"message": "Why was I charged?"}, "/message"),
         ({"format": "prompt"}, "/format"),
     ],
 )
@@ -185,10 +183,21 @@ async def test_history_is_read_in_pages_that_say_what_changed(client: httpx.Asyn
             "at": "2026-11-21T12:03:00Z",
         }
     ]
-    rest = (await client.get(f"{HISTORY}?limit=2&cursor={first['next_cursor']}")).json()
+    rest = (await client.get(f"{HISTORY}?agent_type=support&limit=2&cursor={first['next_cursor']}")).json()
     assert [each["context_version"] for each in rest["versions"]] == ["v-1"]
     assert rest["next_cursor"] is None
-    assert world.history.asked == [("customer_123", "support"), ("customer_123", "")]
+    assert world.history.asked == [("customer_123", "support")] * 2
+
+
+async def test_history_without_an_agent_type_names_the_one_it_is_of(client: httpx.AsyncClient, world: World) -> None:
+    world.history.entries = [entry(2), entry(1)]
+    for query in ("", "?from=v-1&to=v-2"):
+        assert (await client.get(HISTORY + query)).json()["agent_type"] == "general"
+    assert world.history.asked == [("customer_123", "general")] * 2
+
+
+async def test_history_of_nobody_is_404(client: httpx.AsyncClient) -> None:
+    problem(await client.get("/api/v1/customers/nobody/context/history"), 404, "UNKNOWN_CUSTOMER")
 
 
 async def test_two_versions_are_compared(client: httpx.AsyncClient, world: World) -> None:

@@ -17,6 +17,7 @@ from models.enrichment.events import (
     SecurityFinding,
 )
 from models.errors import DatabaseUnavailable, FieldError, InvalidRequest
+from providers import product
 from tests.fakes.ingress import World
 from tests.unit.ingress.problem import problem
 
@@ -189,6 +190,8 @@ async def test_without_a_time_an_event_happened_now(client: httpx.AsyncClient, w
         (ACTIVITY | {"quantity": True}, "/events/1/quantity"),
         (ACTIVITY | {"name": "sneezed"}, "/events/1/name"),
         (ACTIVITY | {"name": "login"}, "/events/1"),
+        (ACTIVITY | {"feature": "mail <dana@example.com>"}, "/events/1/feature"),
+        (ACTIVITY | {"feature": "R" * 65}, "/events/1/feature"),
         ({name: value for name, value in ACTIVITY.items() if name != "feature"}, "/events/1"),
         (CLOSED | {"csat": 6}, "/events/1/csat"),
         (CLOSED | {"resolved": "yes"}, "/events/1/resolved"),
@@ -206,6 +209,16 @@ async def test_an_event_that_does_not_fit_is_named_and_none_is_accepted(
     assert world.contexts.events == {}
     for said in ("exploded", "horoscope", "sneezed", "pigeon", "awful", "../etc"):
         assert said not in response.text
+
+
+@pytest.mark.parametrize("feature", product.FEATURES)
+async def test_every_feature_of_the_product_can_be_reported(
+    client: httpx.AsyncClient, world: World, feature: str
+) -> None:
+    assert (await client.post(EVENTS, json={"events": [ACTIVITY | {"feature": feature}]})).status_code == 202
+    (event,) = world.contexts.events.values()
+    assert isinstance(event.fact, ProductActivity)
+    assert event.fact.feature == feature
 
 
 @pytest.mark.parametrize("events", [[], [CHANGED] * 501, CHANGED, None])
