@@ -1,4 +1,4 @@
-"""One real system for all tests of this folder: `make serve` on free ports with a state folder of its own."""
+"""One real system for most tests of this folder: `make serve` on free ports with a state folder of its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from deployments.launch import free_port
+from tests.fakes.vendor_server import KEYS, VendorServer
+from tests.serve.parts import PersistentRedis, Vendors
 
 ROOT = Path(__file__).resolve().parents[2]
 CUSTOMERS = 500
@@ -79,8 +82,39 @@ class System:
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    started = System(tmp_path_factory.mktemp("state"))
+def vendors() -> Iterator[VendorServer]:
+    with Vendors() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PersistentRedis]:
+    server = PersistentRedis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.go_on()
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory, vendors: VendorServer, redis: PersistentRedis) -> Iterator[System]:
+    """With two enrichment replicas, and with a Redis and vendors that tests can slow, break and take away."""
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    deployments = [one for application in config["applications"] for one in application["deployments"]]
+    next(one for one in deployments if one["name"] == "enrichment")["num_replicas"] = 2
+    file = tmp_path_factory.mktemp("config") / "two_replicas.yaml"
+    file.write_text(yaml.safe_dump(config))
+    environment = {
+        "REDIS_URL": redis.url,
+        "RAPPORT_INGRESS__MAX_CONCURRENT": "400",  # two hundred readers come at once
+        "CLEARBIT_API_KEY": KEYS["clearbit"],
+        "CRUNCHBASE_API_KEY": KEYS["crunchbase"],
+        "NEWS_API_KEY": KEYS["news_api"],
+        "RAPPORT_CONTEXT__CLEARBIT_BASE_URL": vendors.url,
+        "RAPPORT_CONTEXT__CRUNCHBASE_BASE_URL": vendors.url,
+        "RAPPORT_CONTEXT__NEWS_BASE_URL": vendors.url,
+        "RAPPORT_CONTEXT__NEWS_REQUESTS_PER_DAY": "100000",  # a free plan's would be spent half-way
+    }
+    started = System(tmp_path_factory.mktemp("state"), environment=environment, arguments=["--config", str(file)])
     try:
         started.wait_until_ready()
         yield started
