@@ -243,7 +243,7 @@ def test_a_full_redis_is_no_reason_to_fail(api: httpx.Client, redis: PersistentR
 
 
 def test_a_redis_that_comes_back_with_old_values_is_not_believed(api: httpx.Client, redis: PersistentRedis) -> None:
-    customers = [f"customer_{number}" for number in range(120, 130)]
+    customers = [f"customer_{number}" for number in range(150, 160)]
     before = {customer: logins(api, customer) for customer in customers}
     assert "OK" in redis.ask("SAVE")
     announce(api, *(login_of(customer) for customer in customers))
